@@ -1,0 +1,1 @@
+"""Prefect flows, deployments and services: the wiring. No arithmetic and no file formats here."""

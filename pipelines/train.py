@@ -1,0 +1,75 @@
+"""The flow `train`: processes of torch.distributed.run, followed while they work."""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from imagemill.params import BASE, Params
+from imagemill.records import MODELS, ModelCard
+from imagemill.tracking import Curves, open_curves
+from imagemill.tracking.curves import CURVES
+from imagemill.train.launch import Line, prepare, publish, train_processes
+from pipelines.tracker import Tracker
+
+_LOG_SECONDS = 5.0
+
+
+def train(root: Path, params: Params, tracker: Tracker) -> None:
+    """Train the base model and publish it as models/base; a killed training is gone on with."""
+    job = tracker.step(prepare, root, params)
+    tracker.log(f"training {params.train.model}, {params.train.processes} process(es)")
+    tags = {"training": job.folder.name, "data_digest": job.data.digest}
+    curves = open_curves(root, params.register_, f"train {params.train.model}", tags)
+    try:
+        with _Follower(tracker, curves) as follower:
+            tracker.step(train_processes, job, follower.follow)
+        metrics = tracker.step(publish, job)
+    except BaseException as error:
+        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    curves.close("FINISHED", sha256=ModelCard.read(root / MODELS / BASE / "model.json").sha256)
+    tracker.log(
+        f"trained: val top-1 {metrics['val_top1']:.2%} after "
+        f"{metrics['training_cpu_seconds']:.1f} CPU seconds ({metrics['machine']}); "
+        "ledger: every image once in every epoch"
+    )
+
+
+class _Follower:
+    """Hands each line of training to the terminal, the flow's log and MLflow."""
+
+    def __init__(self, tracker: Tracker, curves: Curves) -> None:
+        self._tracker, self._curves = tracker, curves
+        self._told_at = time.monotonic()
+        self._bar: tqdm[None] = tqdm(
+            unit="step", leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+
+    def __enter__(self) -> "_Follower":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def follow(self, line: Line) -> None:
+        """One line of metrics.jsonl."""
+        self._bar.total = line["total_steps"]
+        self._bar.set_postfix_str(f"{line['images_per_second']:,.0f} images/s", refresh=False)
+        self._bar.update(line["step"] - self._bar.n)
+        self._curves.log(line["step"], {name: line[name] for name in CURVES if name in line})
+        self._tracker.progress(line["step"] / line["total_steps"], "training")
+        now = time.monotonic()
+        if now - self._told_at >= _LOG_SECONDS or line["step"] == line["total_steps"]:
+            self._tracker.log(_sentence(line))
+            self._told_at = now
+
+
+def _sentence(line: Line) -> str:
+    val = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    return (
+        f"step {line['step']}/{line['total_steps']}: loss {line['loss']:.3f}, "
+        f"accuracy {line['accuracy']:.2%}{val}, {line['images_per_second']:,.0f} images/s, "
+        f"{line['seconds_left']:.0f} s left"
+    )

@@ -1,0 +1,60 @@
+"""What the parent and its decoding processes say to one another.
+
+A message is eight bytes of length and a body; bodies are Arrow streams, so nothing is unpickled.
+"""
+
+import io
+from typing import IO
+
+import pyarrow as pa
+
+from imagemill.audit.decode import Verdict
+from imagemill.records import KEEP_SCHEMA
+
+REQUEST_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+VERDICT_SCHEMA = pa.schema(
+    [
+        pa.field("check", pa.string()),
+        pa.field("reason", pa.string()),
+        *(KEEP_SCHEMA.field(name) for name in Verdict._fields[2:]),
+    ]
+)
+# The first byte of an answer; a fault is told in text, the user's and ours.
+ANSWER, USER_FAULT, FAULT = b"A", b"U", b"F"
+
+
+def send(stream: IO[bytes], body: bytes) -> None:
+    """Write one message."""
+    stream.write(len(body).to_bytes(8, "little"))
+    stream.write(body)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> bytes | None:
+    """Read one message; None when the other side is gone."""
+    length = stream.read(8)
+    if len(length) < 8:
+        return None
+    expected = int.from_bytes(length, "little")
+    body = stream.read(expected)
+    return body if len(body) == expected else None
+
+
+def packed(rows: pa.RecordBatch) -> bytes:
+    """Rows as an Arrow stream."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as out:
+        out.write_batch(rows)
+    return sink.getvalue()
+
+
+def unpacked(body: bytes | memoryview) -> pa.RecordBatch:
+    """The rows of an Arrow stream."""
+    return pa.ipc.open_stream(body).read_next_batch()

@@ -1,0 +1,206 @@
+"""Decoding processes that cannot take the run down with them.
+
+Own code instead of `concurrent.futures`: an image that crashes its decoder, or keeps it busy for
+ever, ends a worker; there the whole pool is lost with it, here the image is found and named.
+"""
+
+import selectors
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import pyarrow as pa
+
+from imagemill.audit.decode import Verdict
+from imagemill.audit.messages import (
+    ANSWER,
+    USER_FAULT,
+    VERDICT_SCHEMA,
+    packed,
+    receive,
+    send,
+    unpacked,
+)
+from imagemill.errors import SourceError
+from imagemill.params import AuditParams
+
+C = TypeVar("C")
+
+# Answers that may wait for an earlier one, a worker.
+_AHEAD = 8
+
+
+@dataclass(slots=True)
+class _Task(Generic[C]):
+    """A batch on its way."""
+
+    context: C
+    rows: pa.RecordBatch
+    verdicts: pa.RecordBatch | None = None
+
+
+class DecodingPool:
+    """Judges images in up to `workers` processes; a context manager that leaves none behind."""
+
+    def __init__(self, root: Path, params: AuditParams, *, workers: int) -> None:
+        self._root = root
+        self._params = params
+        self._max_workers = workers
+        self._workers: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: dict[_Worker, _Task[Any]] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            worker.stop()
+        self._selector.close()
+
+    def judge(self, jobs: Iterable[tuple[C, pa.RecordBatch]]) -> Iterator[tuple[C, pa.RecordBatch]]:
+        """Verdicts of batches of images, in the order of the batches.
+
+        Args:
+            jobs: Anything the caller wants back, and the images (`messages.REQUEST_SCHEMA`).
+
+        Yields:
+            What the caller gave, and a verdict (`messages.VERDICT_SCHEMA`) for each image.
+        """
+        tasks: deque[_Task[C]] = deque()
+        for context, rows in jobs:
+            task = _Task(context, rows)
+            tasks.append(task)
+            self._give(task)
+            yield from self._finished(tasks, at_most=_AHEAD * self._max_workers)
+        yield from self._finished(tasks, at_most=0)
+
+    def _finished(
+        self, tasks: deque[_Task[C]], *, at_most: int
+    ) -> Iterator[tuple[C, pa.RecordBatch]]:
+        """What is ready at the front, waiting only while more than `at_most` are on their way."""
+        while tasks and (tasks[0].verdicts is not None or len(tasks) > at_most):
+            while tasks[0].verdicts is None:
+                self._collect()
+            task = tasks.popleft()
+            yield task.context, task.verdicts
+
+    def _give(self, task: _Task[C]) -> None:
+        while not self._idle and len(self._busy) == self._max_workers:
+            self._collect()
+        worker = self._idle.pop() if self._idle else self._new_worker()
+        worker.ask(task.rows)
+        self._busy[worker] = task
+
+    def _collect(self) -> None:
+        """Take in at least one answer."""
+        for event, _ in self._selector.select():
+            worker = event.data
+            verdicts = worker.answer()
+            task = self._busy.pop(worker, None)
+            if verdicts is None:
+                # An idle worker that dies had nothing to lose.
+                self._forget(worker)
+                verdicts = self._one_by_one(task.rows) if task else None
+            else:
+                self._idle.append(worker)
+            if task:
+                task.verdicts = verdicts
+
+    def _new_worker(self) -> "_Worker":
+        worker = _Worker(self._root, self._params)
+        self._workers.append(worker)
+        self._selector.register(worker.answers, selectors.EVENT_READ, worker)
+        return worker
+
+    def _forget(self, worker: "_Worker") -> None:
+        self._selector.unregister(worker.answers)
+        self._workers.remove(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.stop()
+
+    def _one_by_one(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Find which of a batch ended its worker."""
+        worker = _Worker(self._root, self._params)
+        found = []
+        try:
+            for index in range(rows.num_rows):
+                worker.ask(rows.slice(index, 1))
+                verdict = worker.answer()
+                if verdict is None:
+                    verdict = self._cause_of_death(worker)
+                    worker = _Worker(self._root, self._params)
+                found.append(verdict)
+        finally:
+            worker.stop()
+        return pa.Table.from_batches(found).combine_chunks().to_batches()[0]
+
+    def _cause_of_death(self, worker: "_Worker") -> pa.RecordBatch:
+        status = worker.stop()
+        verdict = Verdict("corrupt", f"the decoder crashed (signal {-status})")
+        if status == -signal.SIGPROF:
+            seconds = self._params.decode_seconds
+            verdict = Verdict("timeout", f"decoding took more than {seconds:g} s of computing time")
+        row = dict(zip(VERDICT_SCHEMA.names, ([value] for value in verdict), strict=True))
+        return pa.RecordBatch.from_pydict(row, schema=VERDICT_SCHEMA)
+
+
+class _Worker:
+    """One decoding process, asked one thing at a time."""
+
+    def __init__(self, root: Path, params: AuditParams) -> None:
+        command = [sys.executable, "-m", "imagemill.audit.worker"]
+        self._process = subprocess.Popen(
+            [*command, str(root), params.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._questions = self._process.stdin
+        self.answers = self._process.stdout
+
+    def ask(self, rows: pa.RecordBatch) -> None:
+        """Send images; whether anybody is there to judge them shows in `answer`."""
+        with suppress(BrokenPipeError):
+            send(self._questions, packed(rows))
+
+    def answer(self) -> pa.RecordBatch | None:
+        """Verdicts, or None when an image ended the process.
+
+        Raises:
+            SourceError: the raw images cannot be read.
+            RuntimeError: a fault of ours, not of the image.
+        """
+        body = receive(self.answers)
+        if body is None:
+            status = self._process.wait()
+            if status >= 0:
+                raise RuntimeError(f"a decoding process ended with status {status}")
+            return None
+        if body[:1] == USER_FAULT:
+            raise SourceError(body[1:].decode())
+        if body[:1] != ANSWER:
+            raise RuntimeError(f"a decoding process failed:\n{body[1:].decode()}")
+        return unpacked(memoryview(body)[1:])
+
+    def stop(self) -> int:
+        """End the process if it still runs; it holds nothing that could be lost."""
+        self._process.kill()
+        with suppress(BrokenPipeError):
+            self._questions.close()
+        self.answers.close()
+        return self._process.wait()

@@ -1,0 +1,200 @@
+"""`imagemill`: one verb a stage, and the verbs around them.
+
+Values that change a result belong in params.yaml, so there is no flag for them. Every verb imports
+what it needs itself: `--help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from imagemill import __version__
+from imagemill.errors import ParamsError, UserError
+
+Verb = Callable[[Path, argparse.Namespace], int]
+
+_STAGES = {
+    "ingest": "list every image of the source with its sha256",
+    "audit": "decode every image once; quarantine what cannot be used",
+    "split": "assign train, val and test",
+    "shard": "pack the images into WebDataset tars",
+    "augment": "write augmented copies of the training images",
+    "train": "train the base model",
+    "compress": "make one smaller or faster variant of the base model",
+    "evaluate": "measure quality and cost of every variant",
+    "explain": "draw what the base model looks at",
+    "register": "bring models and measurements into the MLflow registry",
+    "report": "write reports/index.html",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb: 0 done, 2 a mistake of the user's told in one sentence on standard error."""
+    chosen = command_line().parse_args(arguments)
+    verb: Verb = chosen.verb
+    try:
+        return verb(Path.cwd(), chosen)
+    except UserError as error:
+        sys.stderr.write(f"imagemill: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be flushed into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _stage(root: Path, chosen: argparse.Namespace) -> int:
+    variant = getattr(chosen, "variant", None)
+    return _become(root, "pipelines.stage", chosen.name, *([variant] if variant else []))
+
+
+def _scan(root: Path, _chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.scan import scan
+
+    found = scan(root, read_params(root).ingest)
+    print(f"{found.source}: {found.num_files} files, {'changed' if found.changed else 'unchanged'}")
+    return 0
+
+
+def _recipe(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.recipes import place_recipe
+
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    print(*place_recipe(root, chosen.recipe, chosen.data, stamp=stamp), sep="\n")
+    return 0
+
+
+def _check(root: Path, _chosen: argparse.Namespace) -> int:
+    from imagemill.check import check
+    from imagemill.params import read_params
+
+    check(root, read_params(root))
+    return 0
+
+
+def _table(root: Path, _chosen: argparse.Namespace) -> int:
+    from imagemill.table import result_table
+
+    print(result_table(root))
+    return 0
+
+
+def _predict(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.tracking import predict
+
+    predictions = predict(root, read_params(root), chosen.images, chosen.alias)
+    for prediction in predictions:
+        print(json.dumps(prediction) if chosen.json else _in_words(prediction))
+    return 0
+
+
+def _in_words(prediction: dict[str, object]) -> str:
+    probabilities = prediction["probabilities"]
+    assert isinstance(probabilities, dict)
+    best = sorted(probabilities.items(), key=lambda entry: -entry[1])[:5]
+    shown = ", ".join(f"{name} {probability:.4f}" for name, probability in best)
+    return f"{prediction['image']}: {prediction['class']} ({shown})"
+
+
+def _run(root: Path, chosen: argparse.Namespace) -> int:
+    return _become(root, "pipelines.run", *_flags(chosen, "port"))
+
+
+def _up(root: Path, chosen: argparse.Namespace) -> int:
+    detach = ["--detach"] if chosen.detach else []
+    return _become(
+        root, "pipelines.services", "up", *_flags(chosen, "prefect_port", "mlflow_port"), *detach
+    )
+
+
+def _down(root: Path, _chosen: argparse.Namespace) -> int:
+    return _become(root, "pipelines.services", "down")
+
+
+def _serve(root: Path, chosen: argparse.Namespace) -> int:
+    return _become(root, "pipelines.schedule", *_flags(chosen, "port"))
+
+
+def _flags(chosen: argparse.Namespace, *names: str) -> list[str]:
+    given = [(name, getattr(chosen, name)) for name in names]
+    return [
+        word
+        for name, value in given
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def _become(root: Path, module: str, *arguments: str) -> int:
+    """Go on as another program of the project, so that signals reach it and nobody else.
+
+    Raises:
+        ParamsError: `root` is not a project.
+    """
+    if not (root / "pipelines").is_dir():
+        raise ParamsError(
+            f"{root} is not an imagemill project: it has no pipelines/; go to its root"
+        )
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The verbs and their flags."""
+    parser = argparse.ArgumentParser(
+        prog="imagemill",
+        description="From raw labelled images to compared, registered models.",
+    )
+    parser.add_argument("--version", action="version", version=f"imagemill {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_run_verbs(verbs)
+    for name, help_text in _STAGES.items():
+        stage = _add(verbs, name, _stage, f"the stage alone: {help_text}")
+        stage.set_defaults(name=name)
+        if name == "compress":
+            stage.add_argument("variant", help="a name under compress.variants in params.yaml")
+    _add_model_verbs(verbs)
+    return parser
+
+
+def _add_run_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    recipe = _add(verbs, "recipe", _recipe, "put a recipe in place as params.yaml")
+    recipe.add_argument("recipe", help="a file in recipes/, without .yaml")
+    recipe.add_argument("--data", help="folder, archive, manifest file or built-in name")
+    _add(verbs, "scan", _scan, "notice a changed source, so that `dvc repro` ingests it")
+    _add(verbs, "check", _check, "see whether params.yaml names what exists")
+    run = _add(verbs, "run", _run, "scan, then `dvc repro` as a Prefect flow, then the table")
+    run.add_argument("--port", type=int, help="port of the Prefect server (default: a free one)")
+    up = _add(verbs, "up", _up, "open the Prefect and MLflow pages until Ctrl-C")
+    up.add_argument("--prefect-port", type=int, help="default: 4200, or a free one")
+    up.add_argument("--mlflow-port", type=int, help="default: 5000, or a free one")
+    up.add_argument("--detach", action="store_true", help="go on in the background")
+    _add(verbs, "down", _down, "end what `up --detach` started")
+    serve = _add(verbs, "serve", _serve, "run every night on this machine, until Ctrl-C")
+    serve.add_argument("--port", type=int, help="port of the Prefect server (default: a free one)")
+
+
+def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    _add(verbs, "table", _table, "show the variants of the last run")
+    predict = _add(verbs, "predict", _predict, "classify images with a registered model")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument("--alias", default="champion", help="which version (default: champion)")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, verb: Verb, text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=f"{name}: {text}."
+    )
+    parser.set_defaults(verb=verb)
+    return parser

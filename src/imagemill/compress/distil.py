@@ -1,0 +1,45 @@
+"""Distillation: a smaller net learns from the labels and from what the base says."""
+
+from pathlib import Path
+
+from imagemill.compress.bench import Bench, open_float, save_float
+from imagemill.compress.fitting import fit_on_bench
+from imagemill.params import DistilParams
+from imagemill.records import SHARD_MANIFEST, Architecture, ShardManifest
+
+
+def distil(source: Path, target: Path, step: DistilParams, bench: Bench) -> None:
+    """Train a student from random weights with the net in `source` as its teacher.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        InputSizeError: the images are too small for it.
+        TrainingError: the loss is not finite, or the ledger is not whole.
+
+    Source:
+        Hinton et al. 2015, "Distilling the Knowledge in a Neural Network".
+    """
+    from imagemill.models import count_parameters
+    from imagemill.train.initial import initial_model
+    from imagemill.train.losses import Teacher
+    from imagemill.train.machine import choose_machine
+
+    teacher, card = open_float(source, bench)
+    architecture = Architecture(name=step.student, arguments={"width": step.width})
+    images = bench.images("train")
+    data = ShardManifest.read(bench.root / SHARD_MANIFEST)
+    student = initial_model(architecture, images, data, bench.params.train)
+    before, after = count_parameters(teacher), count_parameters(student)
+    bench.log(f"distil: {before:,} -> {after:,} parameters ({after / before:.2f} x)")
+    machine = choose_machine(bench.params.train)
+    teacher = teacher.to(machine.device).to(memory_format=machine.memory_format)
+    trained = fit_on_bench(
+        student,
+        images,
+        bench,
+        name="distil",
+        epochs=step.epochs,
+        learning_rate=step.learning_rate,
+        teacher=Teacher(teacher, step.temperature, step.alpha),
+    )
+    save_float(target, trained, card, architecture)

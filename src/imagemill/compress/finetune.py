@@ -1,0 +1,26 @@
+"""Fine-tuning: training goes on from the weights of the step before."""
+
+from pathlib import Path
+
+from imagemill.compress.bench import Bench, open_float, save_float
+from imagemill.compress.fitting import fit_on_bench
+from imagemill.params import FinetuneParams
+
+
+def finetune(source: Path, target: Path, step: FinetuneParams, bench: Bench) -> None:
+    """Train the net on for `step.epochs`.
+
+    Raises:
+        TrainingError: the loss is not finite, or the ledger is not whole.
+    """
+    model, card = open_float(source, bench)
+    tuned = fit_on_bench(
+        model,
+        bench.images("train"),
+        bench,
+        name="finetune",
+        epochs=step.epochs,
+        learning_rate=step.learning_rate,
+        teacher=None,
+    )
+    save_float(target, tuned, card, card.architecture)

@@ -1,0 +1,65 @@
+"""Train a net on the workbench: what fine-tuning and distillation have in common."""
+
+from typing import TYPE_CHECKING
+
+from imagemill.compress.bench import Bench
+from imagemill.loading import SplitImages
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from imagemill.train.loop import Progress
+    from imagemill.train.losses import Teacher
+
+
+def fit_on_bench(
+    model: "nn.Module",
+    images: SplitImages,
+    bench: Bench,
+    *,
+    name: str,
+    epochs: int,
+    learning_rate: float,
+    teacher: "Teacher | None",
+) -> "nn.Module":
+    """Train as the base was trained, but for epochs and rate.
+
+    Args:
+        model: Changed in place.
+        images: The train split.
+        bench: The workbench.
+        name: Of the method, for the log.
+        epochs: Passes over train.
+        learning_rate: Peak of the schedule.
+        teacher: Whose outputs it learns beside the labels, if any.
+
+    Returns:
+        The model: on the CPU, float32, in evaluation mode.
+
+    Raises:
+        TrainingError: the loss is not finite, or the ledger is not whole.
+    """
+    import torch
+
+    from imagemill.train.loop import fit
+
+    def report(progress: "Progress") -> None:
+        bench.progress(progress.step / progress.total_steps, name)
+        if progress.ends_epoch:
+            bench.log(
+                f"{name}: epoch {progress.epoch} of {epochs}, loss {progress.loss:.3f}, "
+                f"train accuracy {progress.accuracy:.2%}, {progress.images_per_second:,.0f} "
+                f"images/s, {progress.seconds_left:.0f} s left"
+            )
+
+    fit(
+        model,
+        images,
+        train=bench.params.train,
+        augment=bench.params.augment,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        teacher=teacher,
+        report=report,
+    )
+    return model.cpu().float().to(memory_format=torch.contiguous_format).eval()

@@ -1,0 +1,35 @@
+"""Where figures were taken: they mean nothing without it."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+CPUINFO = Path("/proc/cpuinfo")
+_LIBRARIES = ("torch", "onnxruntime", "numpy")
+
+
+def describe_machine(*, threads: int) -> dict[str, Any]:
+    """Processor, cores we may use, threads of each runtime, and versions."""
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{library: version(library) for library in _LIBRARIES},
+        },
+    }
+
+
+def _processor() -> str:
+    """Model name; on Linux from the kernel, since `platform` knows the architecture only."""
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,94 @@
+"""What a convolutional net looks at, and what its first layer makes of an image.
+
+Shapes: B images, C channels, H height, W width, K classes, M maps of the first layer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from captum.attr import LayerAttribution, LayerGradCam, LayerGradientXActivation
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class Saliency(NamedTuple):
+    """Explanations of a few images.
+
+    heats: Method -> float32 [B, H, W], evidence for the predicted class; each image's largest value
+        is 1 (0: nothing spoke for it).
+    maps_BMHW: What the first convolution gives.
+    filters_MCHW: Its weights.
+    heat_layer, map_layer: Names of the layers.
+    """
+
+    heats: dict[str, NDArray[np.float32]]
+    maps_BMHW: NDArray[np.float32]
+    filters_MCHW: NDArray[np.float32]
+    heat_layer: str
+    map_layer: str
+
+
+def look_into(
+    model: nn.Module, images_BCHW: NDArray[np.float32], predicted_B: NDArray[np.int64]
+) -> Saliency:
+    """Explain the model's own predictions.
+
+    Args:
+        model: Convolutional net in evaluation mode, on the CPU.
+        images_BCHW: float32 in 0..1.
+        predicted_B: The classes to explain.
+
+    Source:
+        Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+        Localization", and Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful
+        explanations of convolutional neural networks", both by captum; here of the last convolution
+        together with its norm. The first averages gradients over places, which misleads where a
+        linear layer weighs each place by itself; the second does not.
+    """
+    convolutions = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
+    first, last = convolutions[0], _normed(model, convolutions[-1])
+    images = torch.from_numpy(images_BCHW)
+    kept: list[Tensor] = []
+    layer = model.get_submodule(first)
+    assert isinstance(layer, nn.Conv2d)
+    hook = layer.register_forward_hook(lambda *call: kept.append(call[2].detach()))
+    with torch.inference_mode():
+        model(images)
+    hook.remove()
+    return Saliency(
+        heats=_heats(model, model.get_submodule(last), images, torch.from_numpy(predicted_B)),
+        maps_BMHW=kept[0].numpy(),
+        filters_MCHW=layer.weight.detach().numpy(),
+        heat_layer=last,
+        map_layer=first,
+    )
+
+
+def _heats(
+    model: nn.Module, layer: nn.Module, images_BCHW: Tensor, targets_B: Tensor
+) -> dict[str, NDArray[np.float32]]:
+    averaged = LayerGradCam(model, layer).attribute(images_BCHW, targets_B)
+    by_place = LayerGradientXActivation(model, layer).attribute(images_BCHW, targets_B)
+    return {
+        "Grad-CAM": _scaled(averaged, images_BCHW),
+        "HiResCAM": _scaled(by_place.sum(1, keepdim=True), images_BCHW),
+    }
+
+
+def _scaled(evidence_B1HW: Tensor, images_BCHW: Tensor) -> NDArray[np.float32]:
+    """Evidence for the class, at the size of the images, in 0..1."""
+    coarse_B1HW = evidence_B1HW.detach().relu()
+    size = tuple(images_BCHW.shape[2:])
+    heat_BHW = LayerAttribution.interpolate(coarse_B1HW, size, "bilinear")[:, 0]
+    largest_B11 = heat_BHW.amax((1, 2), keepdim=True)
+    heat: NDArray[np.float32] = (heat_BHW / largest_B11.clamp_min(1e-12)).numpy()
+    return heat
+
+
+def _normed(model: nn.Module, convolution: str) -> str:
+    """The norm right behind a convolution, which decides how its channels count; else itself."""
+    parts = [(name, part) for name, part in model.named_modules() if not list(part.children())]
+    behind = [name for name, _ in parts].index(convolution) + 1
+    is_norm = behind < len(parts) and isinstance(parts[behind][1], nn.BatchNorm2d)
+    return parts[behind][0] if is_norm else convolution

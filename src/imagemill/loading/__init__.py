@@ -1,0 +1,17 @@
+"""From shards to batches: decoded images, the order of training and the ledger that proves it."""
+
+from imagemill.decoding import decode_image
+from imagemill.loading.batches import to_input
+from imagemill.loading.ledger import Ledger
+from imagemill.loading.order import epoch_order, rank_slice
+from imagemill.loading.split_images import SplitImages, open_split
+
+__all__ = [
+    "Ledger",
+    "SplitImages",
+    "decode_image",
+    "epoch_order",
+    "open_split",
+    "rank_slice",
+    "to_input",
+]

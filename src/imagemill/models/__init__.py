@@ -1,0 +1,25 @@
+"""MODELS: networks by name, and how they are built, saved, measured and opened again.
+
+Every model takes float32 images [B, C, H, W] in 0..1, normalises them itself with the statistics
+of train, and returns logits [B, K].
+"""
+
+from imagemill.models.cost import count_macs, count_parameters
+from imagemill.models.initialisation import INITIALISATIONS
+from imagemill.models.saved import check_file, fit_to_shapes, load_model, read_card, save_weights
+from imagemill.models.table import MODELS, Model, build_model, model_named
+
+__all__ = [
+    "INITIALISATIONS",
+    "MODELS",
+    "Model",
+    "build_model",
+    "check_file",
+    "count_macs",
+    "count_parameters",
+    "fit_to_shapes",
+    "load_model",
+    "model_named",
+    "read_card",
+    "save_weights",
+]

@@ -1,0 +1,72 @@
+"""Residual nets in their form for 32x32 images."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagemill.models.seed import scaled
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut without parameters."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.added = channels_out - channels_in
+        self.convolution1 = nn.Conv2d(
+            channels_in, channels_out, 3, stride=stride, padding=1, bias=False
+        )
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.convolution2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = F.relu(self.norm1(self.convolution1(features)))
+        return F.relu(self.norm2(self.convolution2(inner)) + self._shortcut(features))
+
+    def _shortcut(self, features: Tensor) -> Tensor:
+        """Option A of the source: every second pixel, and channels of zeros on both sides."""
+        if self.stride == 1 and not self.added:
+            return features
+        before = self.added // 2
+        kept = features[:, :, :: self.stride, :: self.stride]
+        return F.pad(kept, (0, 0, 0, 0, before, self.added - before))
+
+
+class CifarResNet(nn.Module):
+    """Three stages of 16, 32 and 64 channels, global average, one linear layer.
+
+    Source: He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2.
+    """
+
+    MINIMUM_SIZE = 4  # 4 -> 4 -> 2 -> 1
+
+    def __init__(
+        self, channels: int, num_classes: int, width: float, *, blocks_per_stage: int
+    ) -> None:
+        super().__init__()
+        widths = [scaled(16, width), scaled(32, width), scaled(64, width)]
+        self.convolution = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(widths[0])
+        blocks: list[nn.Module] = []
+        channels_in = widths[0]
+        for stage, channels_out in enumerate(widths):
+            for block in range(blocks_per_stage):
+                stride = 2 if stage and not block else 1
+                blocks.append(_Residual(channels_in, channels_out, stride))
+                channels_in = channels_out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(channels_in, num_classes)
+
+    @classmethod
+    def with_20_layers(
+        cls, channels: int, input_size: int, num_classes: int, width: float
+    ) -> "CifarResNet":
+        """resnet20: 269,722 parameters at 3 channels and 10 classes."""
+        del input_size  # global pooling takes any
+        return cls(channels, num_classes, width, blocks_per_stage=3)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features = self.blocks(F.relu(self.norm(self.convolution(images_BCHW))))
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits

@@ -1,0 +1,365 @@
+"""The files stages hand to one another: their paths, columns and keys, and how they reach the disk.
+
+Names and keys here are an interface to people and programs outside this code: adding is welcome,
+a change is a decision on record (docs/decisions). Every path is relative to the project's root.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imagemill.errors import DiskError, IntegrityError
+
+# Paths ---------------------------------------------------------------------------------------
+
+SOURCE = Path("data/source.json")
+INGEST = Path("data/ingest")
+AUDIT = Path("data/audit")
+SPLIT = Path("data/split")
+DATA = Path("data")
+SHARDS = Path("data/shards")
+AUGMENTED = Path("data/augmented")
+MODELS = Path("models")
+REPORTS = Path("reports")
+STATE = Path(".imagemill")
+
+MANIFEST = INGEST / "manifest.parquet"
+KEEP = AUDIT / "keep.parquet"
+QUARANTINE = AUDIT / "quarantine.parquet"
+SPLITS = SPLIT / "split.parquet"
+SHARD_MANIFEST = SHARDS / "manifest.json"
+SHARD_INDEX = SHARDS / "index.parquet"
+AUGMENTED_INDEX = AUGMENTED / "index.parquet"
+REGISTER = REPORTS / "register.json"
+
+SPLIT_NAMES = ("train", "val", "test", "unlabelled")
+
+# Columns -------------------------------------------------------------------------------------
+
+# uri + offset + size_bytes say where the raw bytes are; `imagemill.sources.RawReader` reads them.
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("target", pa.string()),  # class name
+        pa.field("group", pa.string()),
+        pa.field("split", pa.string()),
+    ]
+)
+KEEP_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("near_group", pa.string()),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),  # by content, as Pillow names it
+        # Sums over the pixels of the image as RGB in 0..1, to aggregate statistics over any subset.
+        pa.field("mean_rgb", pa.list_(pa.float32(), 3), nullable=False),
+        pa.field("mean_square_rgb", pa.list_(pa.float32(), 3), nullable=False),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("check", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+SPLIT_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+# `shard` is relative to data/; offset and size_bytes frame the image's bytes inside it.
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("shard", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("target", pa.int32()),  # class id; null in `unlabelled`
+    ]
+)
+AUGMENTED_SCHEMA = pa.schema(
+    [
+        *INDEX_SCHEMA,
+        pa.field("parent_key", pa.string()),  # null: an original
+        pa.field("operations", pa.string()),  # JSON: [{operation, strength}], null: an original
+        pa.field("seed", pa.int64()),
+    ]
+)
+
+# Keyed files ---------------------------------------------------------------------------------
+
+
+class Record(BaseModel):
+    """A JSON file between stages. Unknown keys are kept: a newer writer may say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a record.
+
+        Raises:
+            IntegrityError: the file is missing or does not say what it must.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise IntegrityError(f"{path} does not exist; `dvc repro` makes it") from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise IntegrityError(f"{path} is damaged at {where!r}: {fault['msg']}") from None
+
+    def write(self, path: Path) -> None:
+        """Write whole or not at all."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+class SplitSize(Record):
+    num_samples: int
+    num_shards: int
+    size_bytes: int
+
+
+class ShardEntry(Record):
+    path: str  # relative to data/
+    sha256: str
+    num_samples: int
+    size_bytes: int
+
+
+class ShardManifest(Record):
+    """data/shards/manifest.json."""
+
+    schema_version: Literal[1] = 1
+    digest: str  # of the data: sha256 over the sorted (key, sha256, target, split)
+    index_digest: str  # sha256 of index.parquet
+    classes: list[str]  # position = class id; append-only
+    channels: Literal[1, 3]  # 1 if every image is grey
+    pixel_mean: list[float]  # of train, per channel, in 0..1
+    pixel_std: list[float]
+    splits: dict[str, SplitSize]
+    shards: list[ShardEntry]
+    # Class ids and shards are carried on only while these stay what they are.
+    source: str | None = None
+    max_images: int | None = None
+    max_bytes: int | None = None
+
+
+class Architecture(Record):
+    name: str  # in imagemill.models.MODELS
+    arguments: dict[str, Any]  # what its builder takes beside channels, input_size, num_classes
+
+
+class ModelCard(Record):
+    """models/<variant>/model.json."""
+
+    variant: str
+    parent: str | None
+    steps: list[dict[str, Any]]  # the chain of compress.variants; [] for the base
+    architecture: Architecture
+    input_shape: tuple[int, int, int]  # channels, height, width; float32 in 0..1
+    classes: list[str]
+    files: dict[str, str]  # name -> sha256
+    file: str  # the one its runtime loads
+    sha256: str  # of that one
+    data_digest: str
+    index_digest: str
+    runtime: str  # in imagemill.runtimes.RUNTIMES
+    resize: str  # loading.resize at training
+    # None: count them on the eager net (an INT8 graph has none; it says those of its float parent).
+    num_parameters: int | None = None
+    macs: int | None = None
+
+
+class Evaluation(Record):
+    """reports/evaluate/<variant>.json: fractions, not percent; null where unknown."""
+
+    variant: str
+    parent: str | None
+    top1: float
+    top1_ci95: tuple[float, float]
+    val_top1: float
+    val_top1_ci95: tuple[float, float]
+    top5: float | None
+    macro_f1: float
+    ece: float
+    size_bytes: int
+    num_parameters: int
+    macs: int | None
+    latency_ms_p50: float
+    latency_ms_p95: float
+    images_per_second: float
+    speedup_over_base: float
+    speedup_same_runtime: float | None
+    energy_joules_per_1000: float | None
+    verdict: Literal["base", "accepted", "dominated", "rejected"]
+    verdict_reason: str
+    runtime: str
+    sha256: str
+    per_class: list[dict[str, Any]]  # [{class, num_images, recall, precision, f1}]
+    machine: dict[str, Any]  # cpu, threads, versions
+
+
+class Picture(Record):
+    file: str  # beside the record
+    caption: str
+
+
+class ExplainedImage(Record):
+    key: str
+    true: str
+    predicted: str
+    probability: float
+    features: str  # file: what the first layer makes of it
+
+
+class Explanation(Record):
+    """reports/explain/explain.json."""
+
+    variant: str
+    sha256: str  # of the file its runtime loads
+    gradcam_layer: str
+    features_layer: str
+    pictures: list[Picture]  # all of them, the Grad-CAM of all images first
+    images: list[ExplainedImage]  # in the order of the Grad-CAM picture, mistakes last
+
+
+class RegisteredVersion(Record):
+    variant: str
+    version: int
+    run_id: str
+    aliases: list[str]
+    sha256: str
+    git_rev: str | None  # commit that was checked out when it was registered
+
+
+class Registration(Record):
+    """reports/register.json: the registry as it was when `register` ran."""
+
+    registered_model: str
+    tracking_uri: str
+    compare_url: str
+    champion: str  # variant
+    champion_version: int  # may be of earlier content: then it is not among `versions`
+    versions: list[RegisteredVersion]
+
+
+# Writing -------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON (sorted keys, UTF-8) whole or not at all."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write whole or not at all.
+
+    Raises:
+        DiskError: the folder cannot be written, or the disk is full.
+    """
+    with publishing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; on success its bytes are synced and it becomes `path`.
+
+    Raises:
+        DiskError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it is gone after a success, and may never have come to be
+            temporary.unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Temporary files of processes that were killed: DVC would keep them with the output."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def publishing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`; on success it becomes `path` and what was there before goes.
+
+    Raises:
+        DiskError: the folder cannot be made or renamed.
+    """
+    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        with _refusing(path):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with _refusing(path):
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What the file system says, said of `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

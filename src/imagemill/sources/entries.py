@@ -1,0 +1,104 @@
+"""What a source consists of: entries as they lie there, images as a stage wants them, and keys."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol
+
+from imagemill.errors import SourceError
+
+IMAGE_EXTENSIONS = frozenset(
+    "avif bmp gif jp2 jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()  # noqa: SIM905
+)
+
+_KEY_SAFE = re.compile(r"[A-Za-z0-9_/-]*")
+_KEY_UNSAFE = re.compile(rb"[^A-Za-z0-9_/-]")
+
+
+class Entry(NamedTuple):
+    """A file or folder of a source; `offset` and `size_bytes` frame the bytes of a file."""
+
+    path: str  # relative to the source, with slashes
+    kind: Literal["file", "folder", "other"]
+    offset: int
+    size_bytes: int
+
+
+class RawImage(NamedTuple):
+    """One image: where its bytes lie and what the source says about it."""
+
+    path: str  # relative to the source; its key comes from this
+    uri: str
+    offset: int
+    size_bytes: int
+    target: str | None  # class name
+    group: str | None
+    split: str | None  # train, val, test or unlabelled
+
+
+class FileStat(NamedTuple):
+    """One file of a source, as `scan` remembers it."""
+
+    name: str  # with a slash at the end if it is a folder
+    size_bytes: int
+    mtime_ns: int
+
+
+class Source(Protocol):
+    """A kind of source, opened."""
+
+    def images(self) -> Iterator[RawImage]:
+        """All images, streamed in any order.
+
+        Raises:
+            SourceError: the source cannot be read as a labelled image set.
+        """
+
+    def stats(self) -> Iterator[FileStat]:
+        """All files, streamed in an order that only depends on their names.
+
+        Raises:
+            SourceError: the source is missing or unreadable.
+        """
+
+
+def is_image_name(path: str) -> bool:
+    """Whether the extension is that of an image."""
+    _, dot, extension = path.rpartition(".")
+    return bool(dot) and extension.lower() in IMAGE_EXTENSIONS
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or one of its folders is none of the user's own making (.git, ._x.jpg)."""
+    return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
+
+
+def checked_name(name: str, *, where: str) -> str:
+    """A member's path without the noise (`./a//b` is `a/b`).
+
+    Raises:
+        SourceError: the path leaves the archive.
+    """
+    if name.startswith(("/", "../")) or name == ".." or "/../" in name:
+        raise SourceError(f"{where}: member {name!r} points outside the archive; make it again")
+    if name.startswith("./") or "//" in name or "/./" in name:
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+    return name
+
+
+def key_and_extension(path: str) -> tuple[str, str]:
+    """Split a relative path into a key safe for every file format of ours, and its extension.
+
+    Dots are encoded too, since WebDataset splits names at the first one.
+    """
+    folder, slash, name = path.lstrip("/").rpartition("/")
+    stem, _, extension = name.rpartition(".")
+    if not stem:
+        stem, extension = name, ""
+    return _encoded(folder + slash + stem), _encoded(extension)
+
+
+def _encoded(text: str) -> str:
+    if _KEY_SAFE.fullmatch(text):
+        return text
+    raw = text.encode("utf-8", "surrogateescape")
+    return _KEY_UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")

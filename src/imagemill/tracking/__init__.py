@@ -1,0 +1,31 @@
+"""Runs, versions and aliases in MLflow. Importing this room imports no mlflow: its verbs do."""
+
+import os
+
+from imagemill.tracking.curves import Curves, open_curves
+from imagemill.tracking.prediction import predict
+from imagemill.tracking.registration import compare_link, register
+from imagemill.tracking.upkeep import is_missing_versions, prepare_store
+
+# Read by mlflow while it is imported, which none of the above does.
+_SWITCHES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # What is said on standard output is for us to choose.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # The requirements of a model are given, not guessed from a lock file nearby.
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+for _name, _value in _SWITCHES.items():
+    os.environ.setdefault(_name, _value)
+
+__all__ = [
+    "Curves",
+    "compare_link",
+    "is_missing_versions",
+    "open_curves",
+    "predict",
+    "prepare_store",
+    "register",
+]

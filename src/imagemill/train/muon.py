@@ -1,0 +1,98 @@
+"""Muon: momentum whose updates to a filter bank are made orthogonal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+# Rates of the other parameters relative to the filters', and their momentum (as in the source).
+MATRIX_SHARE = 2.8
+VECTOR_SHARE = 0.22
+OTHERS_MOMENTUM = 0.85
+
+
+class Muon(Optimizer):
+    """Filters by orthogonalised momentum, the rest by Nesterov SGD, in one optimiser.
+
+    Filters are kept at a fixed norm (the square root of their number), so the rate is the share
+    of the norm that a step turns.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", in the
+    form used for convolutions by airbench94.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[nn.Parameter],
+        matrices: Sequence[nn.Parameter],
+        vectors: Sequence[nn.Parameter],
+        *,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        others = {"orthogonal": False, "momentum": OTHERS_MOMENTUM}
+        groups: list[dict[str, Any]] = [
+            {"params": list(filters), "lr": 1.0, "orthogonal": True, "momentum": momentum},
+            {"params": list(matrices), "lr": MATRIX_SHARE, **others},
+            {"params": list(vectors), "lr": VECTOR_SHARE, **others},
+        ]
+        super().__init__(
+            [group for group in groups if group["params"]], {"weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # we return no loss
+        """One update from the gradients."""
+        assert closure is None, "the loop computes its own loss"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if group["orthogonal"]:
+                    self._turn(parameter, group)
+                else:
+                    self._descend(parameter, group)
+
+    def _turn(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        direction = self._momentum(parameter, parameter.grad, group["momentum"])
+        parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+        update = orthogonalised(direction.reshape(len(direction), -1)).view_as(parameter)
+        parameter.add_(update, alpha=-group["lr"])
+
+    def _descend(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+        direction = self._momentum(parameter, gradient, group["momentum"])
+        parameter.add_(direction, alpha=-group["lr"])
+
+    def _momentum(
+        self, parameter: nn.Parameter, gradient: Tensor | None, momentum: float
+    ) -> Tensor:
+        """Nesterov's direction: the gradient plus where the velocity will carry it."""
+        assert gradient is not None
+        state = self.state[parameter]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(gradient)
+        velocity: Tensor = state["velocity"]
+        velocity.mul_(momentum).add_(gradient)
+        return gradient.add(velocity, alpha=momentum)
+
+
+def orthogonalised(matrix_RC: Tensor, *, steps: int = 3) -> Tensor:
+    """The nearest matrix with singular values near 1, by a quintic Newton-Schulz iteration.
+
+    Args:
+        matrix_RC: Any real matrix.
+        steps: Iterations; the coefficients are tuned for few.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix_RC.shape[0] <= matrix_RC.shape[1]
+    x = matrix_RC if wide else matrix_RC.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = x if wide else x.T
+    return result

@@ -1,0 +1,77 @@
+"""OPTIMIZERS: who turns gradients into new weights."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from imagemill.params import TrainParams
+from imagemill.train.muon import Muon
+
+
+def sgd(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Gradient descent with momentum."""
+    return SGD(_learned(model), lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay)
+
+
+def nesterov(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Gradient descent with Nesterov's momentum.
+
+    Source: Sutskever et al. 2013, "On the importance of initialization and momentum".
+    """
+    return SGD(
+        _learned(model),
+        lr=1.0,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        nesterov=train.momentum > 0,
+    )
+
+
+def adam(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Adam; Source: Kingma and Ba 2014."""
+    return Adam(_learned(model), lr=1.0, weight_decay=train.weight_decay, fused=True)
+
+
+def adamw(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Adam with decoupled decay; Source: Loshchilov and Hutter 2017."""
+    return AdamW(_learned(model), lr=1.0, weight_decay=train.weight_decay, fused=True)
+
+
+def muon(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Muon for the filters of convolutions, Nesterov SGD for everything else."""
+    learned = _learned(model)
+    filters = [parameter for parameter in learned if parameter.ndim == 4]
+    matrices = [parameter for parameter in learned if parameter.ndim == 2]
+    vectors = [parameter for parameter in learned if parameter.ndim == 1]
+    return Muon(
+        filters, matrices, vectors, momentum=train.momentum, weight_decay=train.weight_decay
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainParams], Optimizer]] = {
+    "sgd": sgd,
+    "nesterov": nesterov,
+    "adam": adam,
+    "adamw": adamw,
+    "muon": muon,
+}
+
+
+def build_optimizer(model: nn.Module, train: TrainParams) -> Optimizer:
+    """The optimiser of `train.optimizer`; its rates are shares that `set_rate` multiplies."""
+    optimizer = OPTIMIZERS[train.optimizer](model, train)
+    for group in optimizer.param_groups:
+        group["share"] = group["lr"]
+    return optimizer
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Learning rate of the next step, for all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+
+
+def _learned(model: nn.Module) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
