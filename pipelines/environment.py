@@ -12,7 +12,8 @@ PREFECT_HOME = records.STATE / "prefect"
 # Names our own processes use among themselves.
 PARENT_FLOW_RUN = "IMAGEMILL_PARENT_FLOW_RUN"  # id of the `repro` run a stage belongs to
 FAILURE_FILE = "IMAGEMILL_FAILURE_FILE"  # where a stage writes why it stopped
-SUPERVISED = "IMAGEMILL_SUPERVISED"  # `imagemill run` holds the lock and has scanned the source
+
+CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
 # No library we bring may call home or ask the network for news.
 SWITCHES: Mapping[str, str] = {
@@ -39,7 +40,7 @@ _PREFECT: Mapping[str, str] = {
     # Two retries wait 6 seconds for a server that went away, the default of five wait a minute.
     "PREFECT_CLIENT_MAX_RETRIES": "2",
     # Our own lines reach the terminal; Prefect's echo of them would be the second time.
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    CONSOLE_LEVEL: "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
@@ -62,7 +63,7 @@ def quiet_environment(inherited: Mapping[str, str], root: Path) -> dict[str, str
 def server_environment(inherited: Mapping[str, str], root: Path, port: int) -> dict[str, str]:
     """The environment of a local Prefect server on `port`."""
     settings = quiet_environment(inherited, root)
-    del settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]
+    del settings[CONSOLE_LEVEL]
     url = api_url(port)
     # Without its own address the page of a server off port 4200 stays blank.
     return settings | {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url}

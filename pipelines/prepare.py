@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imagemill import records
-from imagemill.errors import DiskError
+from imagemill.errors import DiskError, UserError
 from imagemill.params import Params, read_params
 from imagemill.scan import disk_needed, scan
 from imagemill.table import readable_size
@@ -20,6 +20,7 @@ def prepare(root: Path, log: Callable[[str], None]) -> Params:
         UserError: params.yaml, the source, a folder or the disk is not as it must be.
     """
     params = read_params(root)
+    _check_git(root)
     for folder in _WRITTEN:
         _check_writable(root / folder)
     found = scan(root, params.ingest)
@@ -38,6 +39,14 @@ def _check_room(root: Path, params: Params, log: Callable[[str], None]) -> None:
         raise DiskError(
             f"this run needs up to {readable_size(needed)} of disk and {root} has "
             f"{readable_size(free)}; free some, or lower augment.copies or loading.cache_bytes"
+        )
+
+
+def _check_git(root: Path) -> None:
+    """DVC would say so only after the services have started."""
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise UserError(
+            f"{root} is in no git repository, which DVC needs to know what changed: run `git init`"
         )
 
 

@@ -128,7 +128,7 @@ class StopRequest:
         self.number: int | None = None
 
     def listen(self) -> None:
-        for number in STOP_SIGNALS:
+        for number in _heeded():
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
@@ -156,5 +156,11 @@ def raise_when_stopped() -> None:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 
-    for number in STOP_SIGNALS:
+    for number in _heeded():
         signal.signal(number, stop)
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that mean us: `nohup` has SIGHUP ignored, and that is to stay."""
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (number == signal.SIGHUP and is_ignored)]

@@ -25,12 +25,13 @@ from pipelines import environment, processes, server
 from pipelines.lock import run_lock
 from pipelines.prefect_tracker import PrefectTracker, close_abandoned, close_children, run_tracked
 from pipelines.prepare import prepare
+from pipelines.stage import FLOWS, PLAIN
 from pipelines.terminal import LOGGED, complain, say
 from pipelines.tracker import Tracker
 
 FAILURE = records.STATE / "failure.json"
 _DVC = (sys.executable, "-m", "dvc", "repro")
-_FIXED_STAGES = 10  # of dvc.yaml, beside one compress instance a variant
+_FIXED_STAGES = len(PLAIN) + len(FLOWS) - 1  # beside one `compress` instance a variant
 _GRACE_SECONDS = 5.0
 
 
@@ -42,8 +43,10 @@ class StageError(UserError):
 def repro() -> State[Any] | None:
     """Notice a changed source, then bring every output up to date."""
     root = Path.cwd()
+    # Under a worker Prefect's own console shows what is logged; ours would be the second time.
+    is_quiet = environment.CONSOLE_LEVEL in os.environ
+    tracker = PrefectTracker(say if is_quiet else _say_nothing)
     os.environ.update(environment.quiet_environment(os.environ, root))
-    tracker = PrefectTracker(say)
     try:
         with run_lock(root):
             prepare(root, tracker.log)
@@ -51,6 +54,10 @@ def repro() -> State[Any] | None:
     except UserError as error:
         return Failed(message=str(error))
     return None
+
+
+def _say_nothing(_line: str) -> None:
+    pass
 
 
 def reproduce(root: Path, tracker: Tracker) -> None:

@@ -81,7 +81,9 @@ def _serve(root: Path, port: int | None) -> int:
             time.sleep(_POLL_SECONDS)
         runner = processes.start(
             [sys.executable, "-m", "pipelines.schedule", "--only-flow"],
-            environment=os.environ | {"PREFECT_API_URL": lease.api_url},
+            # Nobody else tells this terminal how a scheduled run failed.
+            environment=os.environ
+            | {"PREFECT_API_URL": lease.api_url, environment.CONSOLE_LEVEL: "ERROR"},
             root=root,
         )
         say(f"the flow repro runs at {schedule['cron']} ({schedule['timezone']}); Ctrl-C ends it")

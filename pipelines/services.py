@@ -19,7 +19,7 @@ from imagemill.errors import BusyError, ServiceError, UserError
 from imagemill.params import read_params
 from imagemill.records import Registration
 from imagemill.tracking import compare_link
-from imagemill.tracking.address import is_server, resolve_uri
+from imagemill.tracking.address import is_server, resolve_uri, without_password
 from pipelines import environment, processes, server
 from pipelines.terminal import complain, say
 
@@ -102,7 +102,7 @@ class Up:
 
     def _open_mlflow(self) -> str:
         if is_server(self._tracking_uri):
-            return self._tracking_uri
+            return without_password(self._tracking_uri)
         port = server.choose_port(self._wanted[1], usual=_MLFLOW_PORT)
         with (self._root / MLFLOW_LOG).open("wb") as log:
             self._mlflow = processes.start(
@@ -120,7 +120,8 @@ class Up:
 
     def _wait_until_both_answer(self, lease: server.Lease, mlflow_url: str) -> None:
         deadline = time.monotonic() + server.START_SECONDS
-        while not (lease.is_ready() and _answers(mlflow_url)):
+        # A server of the user's may want a password: it is shown, not asked.
+        while not (lease.is_ready() and (self._mlflow is None or _answers(mlflow_url))):
             self._pause()
             if time.monotonic() > deadline:
                 raise ServiceError(
@@ -145,7 +146,7 @@ class Up:
 
     def _pause(self) -> None:
         self._stop.raise_if_asked()
-        if self._prefect is not None:
+        if self._prefect is not None and self._prefect.is_own:
             self._prefect.check()
         if self._mlflow is not None and self._mlflow.poll() is not None:
             raise ServiceError(
@@ -178,15 +179,24 @@ def _detach(root: Path, chosen: argparse.Namespace) -> int:
             stdout=log,
             stderr=log,
         )
+    try:
+        pages = _wait_for_pages(root, up)
+    except BaseException:
+        processes.end_group(up, grace_seconds=_GRACE_SECONDS)
+        raise
+    for line in describe(root, pages):
+        say(line)
+    say("`imagemill down` closes both")
+    return 0
+
+
+def _wait_for_pages(root: Path, up: subprocess.Popen[bytes]) -> Pages:
     while (pages := _read_note(root)) is None:
         if up.poll() is not None:
             words = (root / UP_LOG).read_text(encoding="utf-8").strip().splitlines()
             raise ServiceError(words[-1] if words else "the pages ended at once")
         time.sleep(_POLL_SECONDS)
-    for line in describe(root, pages):
-        say(line)
-    say("`imagemill down` closes both")
-    return 0
+    return pages
 
 
 def _down(root: Path) -> int:

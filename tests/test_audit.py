@@ -1,11 +1,13 @@
 """Audit: each unfit image goes with a reason, the rest is measured, and no image ends the run."""
 
+import csv
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +236,26 @@ def test_keep_list_is_the_one_other_tests_use(tmp_path: Path) -> None:
     expected = (tmp_path / records.KEEP).read_bytes()
     keep_all(tmp_path, params_for())
     assert (tmp_path / records.KEEP).read_bytes() == expected
+
+
+def test_real_dirt_is_sorted_out(tmp_path: Path) -> None:
+    """Of a thousand malformed and odd files each is kept or quarantined as Pillow judges it."""
+    folder = os.environ.get("IMAGEMILL_DATASETS")
+    if folder is None:
+        pytest.skip("IMAGEMILL_DATASETS names no folder of archives")
+    with tarfile.open(Path(folder) / "dirt.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    with (tmp_path / "dirt/manifest_pillow13.csv").open(encoding="utf-8") as table:
+        listed = list(csv.DictReader(table))
+    rows = [f"{row['path']},{'ab'[number % 2]}" for number, row in enumerate(listed)]
+    (tmp_path / "dirt/list.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    run_stages(tmp_path, params_for("dirt/list.csv", audit=ALL_MAY_GO), until="audit")
+    kept = {row["key"] for row in rows_of(tmp_path / records.KEEP)}
+    uris = {row["uri"]: row["key"] for row in rows_of(tmp_path / records.MANIFEST)}
+    broken = {uris[f"dirt/{r['path']}"] for r in listed if r["open_error"] or r["load_error"]}
+    assert kept.isdisjoint(broken)
+    assert len(kept) + len(quarantined(tmp_path)) == len(listed)
+    assert len(kept) > 850
 
 
 # Refusals ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The command `imagemill`: verbs, helps, exit statuses."""
 
+import json
 import re
 import subprocess
 import sys
@@ -138,6 +139,17 @@ def test_table_has_a_line_a_variant_and_marks_the_champion(finished: Path) -> No
     assert rows[0].startswith("base")
     assert len(rows) == 4
     assert [row.split()[0] for row in rows if row.endswith("champion")] == ["int8"]
+
+
+def test_table_names_a_champion_of_an_earlier_run(finished: Path) -> None:
+    """A new model of the same name does not pass for the champion."""
+    path = finished / "reports/register.json"
+    document = json.loads(path.read_text()) | {"champion_version": 17}
+    for version in document["versions"]:
+        version["aliases"] = []
+    path.write_text(json.dumps(document))
+    told = result_table(finished).splitlines()[-1]
+    assert told == "champion is still version 17 (int8), of an earlier run"
 
 
 def test_table_shows_percent_interval_size_latency_and_speed_up(finished: Path) -> None:

@@ -21,7 +21,7 @@ from toy_project import (
     wait_for,
 )
 
-from imagemill.errors import BusyError, DiskError, ServiceError
+from imagemill.errors import BusyError, DiskError, ServiceError, UserError
 from imagemill.records import write_json
 from pipelines import server
 from pipelines.environment import (
@@ -173,6 +173,13 @@ def test_a_taken_port_names_its_holder() -> None:
 # Lock and preparation ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def project(project: Path) -> Path:
+    """A project root that passes for a git repository."""
+    (project / ".git").mkdir()
+    return project
+
+
 def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
     """The lock's holder is named; nothing waits."""
     with (
@@ -189,6 +196,13 @@ def test_the_lock_is_free_after_a_run(tmp_path: Path) -> None:
         pass
     with run_lock(tmp_path):
         pass
+
+
+def test_a_project_outside_git_is_told_first(project: Path) -> None:
+    """DVC needs a repository; a run says so before it starts anything."""
+    (project / ".git").rmdir()
+    with pytest.raises(UserError, match="git init"):
+        prepare(project, log=print)
 
 
 def test_a_folder_that_cannot_be_written_is_told_first(project: Path) -> None:

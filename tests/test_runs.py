@@ -190,3 +190,48 @@ def test_a_lost_registry_is_noticed_after_the_run(toy: Path) -> None:
     assert not is_missing_versions(toy, read_params(toy))
     (toy / "mlflow.db").unlink()
     assert is_missing_versions(toy, read_params(toy))
+
+
+def test_a_deployed_run_scans_and_reproduces(toy: Path, prefect_server: str) -> None:
+    """What the schedule starts notices the source, takes the lock and runs `dvc repro`."""
+    with running(toy, "pipelines.schedule", "--only-flow", PREFECT_API_URL=prefect_server):
+        question = {"deployments": {"name": {"any_": ["nightly"]}}, "sort": "CREATED_DESC"}
+        deployment = wait_for(
+            lambda: ask(prefect_server, "deployments/filter", question), "the deployment"
+        )[0]
+        begun = ask(prefect_server, f"deployments/{deployment['id']}/create_flow_run", {})
+
+        def ended() -> list[str]:
+            found = flow_runs(prefect_server, "repro")
+            return [
+                run["state_type"]
+                for run in found
+                if run["id"] == begun["id"] and run["state_type"] in ("COMPLETED", "FAILED")
+            ]
+
+        assert wait_for(ended, "the end of the run") == ["COMPLETED"]
+    assert (toy / "data/source.json").exists()
+    assert (toy / "models/toy/weights").exists()
+
+
+def test_the_pages_outlive_the_run_they_were_opened_in(sleepy: Path) -> None:
+    """`up` shows a run's own server while it is there, and starts one in its place afterwards."""
+    with running(sleepy, "pipelines.run") as run:
+        first = wait_for(lambda: _answering(sleepy), "the server of the run")
+        # An MLflow server of the user's: none is started here.
+        params = (sleepy / "params.yaml").read_text()
+        elsewhere = params.replace("sqlite:///mlflow.db", "http://127.0.0.1:9")
+        (sleepy / "params.yaml").write_text(elsewhere)
+        with running(sleepy, "pipelines.services", "up", output="up.txt") as up:
+            wait_for((sleepy / ".imagemill/pages.json").exists, "the pages")
+            assert interrupt(run) == 130
+            second = wait_for(lambda: _answering(sleepy), "the server of the pages")
+            assert (second.api_url, second.pid != first.pid) == (first.api_url, True)
+            assert interrupt(up) == 0
+            assert processes_of(sleepy) == []
+
+
+def _answering(root: Path) -> server.Server | None:
+    """The noted server, once it answers."""
+    noted = server.read_note(root)
+    return noted if noted is not None and server.answers(noted.api_url) else None

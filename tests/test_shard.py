@@ -268,8 +268,8 @@ def test_result_after_changes_is_whole(copy: Path) -> None:
     files["cat/007.png"] = picture(4000)
     del files["dog/070.png"]
     manifest = sharded(copy, files)
-    test_index_holds = {row["key"]: row["sha256"] for row in rows_of(copy / records.SHARD_INDEX)}
-    assert test_index_holds == {
+    found = {row["key"]: row["sha256"] for row in rows_of(copy / records.SHARD_INDEX)}
+    assert found == {
         path[:-4]: hashlib.sha256(content).hexdigest() for path, content in files.items()
     }
     assert [entry.path for entry in manifest.shards] == sorted(tars(copy))

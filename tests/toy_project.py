@@ -24,6 +24,7 @@ from pipelines.environment import PREFECT_HOME, quiet_environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 90.0
+OUTPUT = "output.txt"
 
 T = TypeVar("T")
 
@@ -126,15 +127,17 @@ def copy_database(source: Path, root: Path) -> None:
 
 
 @contextmanager
-def running(root: Path, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A command in a session of its own, with its output in `output.txt`; killed at the end."""
-    with (root / "output.txt").open("w") as output:
+def running(
+    root: Path, *arguments: str, output: str = OUTPUT, **more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A command in a session of its own, with its output in a file; killed at the end."""
+    with (root / output).open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=root,
             env=environment(root, **more),
-            stdout=output,
-            stderr=output,
+            stdout=stream,
+            stderr=stream,
             text=True,
             start_new_session=True,
         )
@@ -155,7 +158,7 @@ def interrupt(process: subprocess.Popen[str]) -> int:
 
 def output_of(root: Path) -> str:
     """What a `running` command has said so far."""
-    return (root / "output.txt").read_text()
+    return (root / OUTPUT).read_text()
 
 
 def wait_for(reached: Callable[[], T], what: str, *, seconds: float = DEADLINE_SECONDS) -> T:
@@ -180,16 +183,15 @@ def _works_for(process: psutil.Process, root: Path) -> bool:
         return False
 
 
-def ask(api_url: str, path: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ask a Prefect server; the answer is a list of records."""
+def ask(api_url: str, path: str, question: dict[str, Any]) -> Any:
+    """Ask a Prefect server; most answers are lists of records."""
     request = urllib.request.Request(
         f"{api_url}/{path}",
         data=json.dumps(question).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
-        records: list[dict[str, Any]] = json.load(answer)
-    return records
+        return json.load(answer)
 
 
 def flow_runs(api_url: str, flow: str) -> list[dict[str, Any]]:
@@ -200,7 +202,8 @@ def flow_runs(api_url: str, flow: str) -> list[dict[str, Any]]:
         "sort": "START_TIME_DESC",
         "limit": 20,
     }
-    return ask(api_url, "flow_runs/filter", question)
+    runs: list[dict[str, Any]] = ask(api_url, "flow_runs/filter", question)
+    return runs
 
 
 def log_lines(api_url: str, flow_run_id: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether params.yaml names what exists and the models can take the images: told before any work."""
+"""Whether params.yaml names what exists and the models can take the images, before any work."""
 
 from collections.abc import Iterator
 from pathlib import Path

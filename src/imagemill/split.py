@@ -22,7 +22,7 @@ from imagemill.records import KEEP, MANIFEST, SPLIT_NAMES, SPLIT_SCHEMA, SPLITS
 TRAIN, VAL, TEST, UNLABELLED = range(4)
 assert SPLIT_NAMES == ("train", "val", "test", "unlabelled")
 NOT_GIVEN, NO_LABEL = -1, -1
-_HASH_RANGE = 2.0**64
+_PART_ROWS = 65536
 
 
 class Images(NamedTuple):
@@ -62,9 +62,22 @@ def split(root: Path, params: SplitParams, *, log: Callable[[str], None]) -> Non
 
 
 def _num_torn(images: Images, split_N: NDArray[np.int8]) -> int:
-    """Train images whose group is also in val or test: only given splits can do that."""
-    evaluated = images.hash_N[(split_N == VAL) | (split_N == TEST)]
-    return int(np.isin(images.hash_N[split_N == TRAIN], evaluated).sum())
+    """Train images whose group is also in a given val or test: only given splits can do that."""
+    evaluated = np.unique(images.hash_N[(images.given_N == VAL) | (images.given_N == TEST)])
+    if not len(evaluated):
+        return 0
+    num_torn = 0
+    for part in _parts(len(split_N)):
+        hashes = images.hash_N[part][split_N[part] == TRAIN]
+        nearest = np.searchsorted(evaluated, hashes).clip(max=len(evaluated) - 1)
+        num_torn += int((evaluated[nearest] == hashes).sum())
+    return num_torn
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Rows piece by piece, where numpy would make wide temporary arrays of all of them."""
+    for start in range(0, count, _PART_ROWS):
+        yield slice(start, start + _PART_ROWS)
 
 
 def assign(images: Images, params: SplitParams) -> NDArray[np.int8]:
@@ -87,8 +100,8 @@ def assign(images: Images, params: SplitParams) -> NDArray[np.int8]:
     test_share = 0.0 if (split_N == TEST).any() else params.test_ratio
     val_share = 0.0 if (split_N == VAL).any() else (1 - test_share) * params.val_ratio
     split_N[pool_N] = TRAIN
-    split_N[pool_N & (images.hash_N < (test_share + val_share) * _HASH_RANGE)] = VAL
-    split_N[pool_N & (images.hash_N < test_share * _HASH_RANGE)] = TEST
+    split_N[pool_N & (images.hash_N < _hash_at(test_share + val_share))] = VAL
+    split_N[pool_N & (images.hash_N < _hash_at(test_share))] = TEST
     wanted = [TRAIN] + [VAL] * (val_share > 0) + [TEST] * (test_share > 0)
     _fill_gaps(split_N, pool_N, images, wanted)
     return split_N
@@ -98,10 +111,7 @@ def _fill_gaps(
     split_N: NDArray[np.int8], pool_N: NDArray[np.bool_], images: Images, wanted: list[int]
 ) -> None:
     """Move single images (or groups) so that each class of the pool is in each wanted split."""
-    num_classes, num_splits = len(images.classes), len(SPLIT_NAMES)
-    places_N = images.label_N[pool_N] * np.int32(num_splits) + split_N[pool_N]
-    counts_CS = np.bincount(places_N, minlength=num_classes * num_splits)
-    counts_CS = counts_CS.reshape(num_classes, num_splits)
+    counts_CS = _counts(split_N, pool_N, images)
     in_pool_C = counts_CS.any(axis=1)
     for label in np.flatnonzero(in_pool_C & (counts_CS[:, wanted] == 0).any(axis=1)).tolist():
         of_class_N = pool_N & (images.label_N == label)
@@ -111,6 +121,18 @@ def _fill_gaps(
                 if moved is None:
                     raise SourceError(_too_few(images.classes[label], wanted))
                 split_N[pool_N & (images.hash_N == moved)] = missing
+
+
+def _counts(
+    split_N: NDArray[np.int8], pool_N: NDArray[np.bool_], images: Images
+) -> NDArray[np.int64]:
+    """Pool images of each class in each split, int [C, S]."""
+    num_classes, num_splits = len(images.classes), len(SPLIT_NAMES)
+    counts = np.zeros(num_classes * num_splits, np.int64)
+    for part in _parts(len(split_N)):
+        labels, splits = images.label_N[part][pool_N[part]], split_N[part][pool_N[part]]
+        counts += np.bincount(labels * num_splits + splits, minlength=len(counts))
+    return counts.reshape(num_classes, num_splits)
 
 
 def _movable(
@@ -167,6 +189,11 @@ def _labelled(root: Path) -> Iterator[pa.Table]:
     manifest = read_batches(root / MANIFEST, ["key", "target", "group", "split"])
     for rows, _ in matching(manifest, read_batches(root / KEEP, ["key"])):
         yield rows
+
+
+def _hash_at(share: float) -> np.uint64:
+    """The hash below which this share of all hashes lies."""
+    return np.uint64(int(share * 2**64))
 
 
 def _hash(seed: int, key: str, group: str | None) -> int:

@@ -10,7 +10,7 @@ _HEADINGS = ("variant", "top-1 %", "95 % interval", "size", "p50 ms", "speed-up"
 
 
 def result_table(root: Path) -> str:
-    """The variants of the last run as aligned text, the champion marked.
+    """The variants of the last run as aligned text, with their aliases in the registry.
 
     Args:
         root: The project's root.
@@ -19,14 +19,25 @@ def result_table(root: Path) -> str:
         IntegrityError: an evaluation or the registration is missing or damaged.
     """
     registration = Registration.read(root / records.REGISTER)
+    aliases = {entry.variant: ", ".join(entry.aliases) for entry in registration.versions}
     evaluations = read_evaluations(root)
     is_measured = any(entry.energy_joules_per_1000 is not None for entry in evaluations)
     num_columns = len(_HEADINGS) if is_measured else len(_HEADINGS) - 1
     rows = [(*_HEADINGS[:num_columns], "")]
-    for entry in evaluations:
-        mark = "champion" if entry.variant == registration.champion else ""
-        rows.append((*_cells(entry)[:num_columns], mark))
-    return "\n".join(_aligned(rows))
+    rows += [
+        (*_cells(entry)[:num_columns], aliases.get(entry.variant, "")) for entry in evaluations
+    ]
+    return "\n".join([*_aligned(rows), *_earlier_champion(registration)])
+
+
+def _earlier_champion(registration: Registration) -> list[str]:
+    """A line about a champion of earlier content: only a promotion moves the alias."""
+    if registration.champion_version in {entry.version for entry in registration.versions}:
+        return []
+    return [
+        f"champion is still version {registration.champion_version} "
+        f"({registration.champion}), of an earlier run"
+    ]
 
 
 def read_evaluations(root: Path) -> list[Evaluation]:

@@ -18,9 +18,8 @@ from imagemill.audit.pictures import Place, draw_class_balance, draw_contact_she
 from imagemill.audit.pool import DecodingPool
 from imagemill.audit.report import AuditReport, Tally
 from imagemill.errors import BudgetError, SourceError
-from imagemill.ingest import SUMMARY, IngestSummary
 from imagemill.params import AuditParams
-from imagemill.parquet import RowWriter, num_rows, read_batches, writing
+from imagemill.parquet import RowWriter, read_batches, writing
 from imagemill.records import (
     AUDIT,
     KEEP,
@@ -66,16 +65,12 @@ def audit(
     """
     duplicates = find_duplicates(root / MANIFEST)
     tally = Tally()
-    picks = _Picks(
-        params.contact_sheet_images, num_classes=len(IngestSummary.read(root / SUMMARY).classes)
-    )
+    picks = _Picks(params.contact_sheet_images)
     rejected = root / REJECTED / "quarantine.parquet"
-    # A worker takes half a second to start.
-    num_workers = min(workers or os.cpu_count() or 1, 1 + num_rows(root / MANIFEST) // 2000)
     with writing(root / KEEP, KEEP_SCHEMA) as keep:
         with (
             writing(rejected, QUARANTINE_SCHEMA) as quarantine,
-            DecodingPool(root, params, workers=num_workers) as pool,
+            DecodingPool(root, params, workers=workers or os.cpu_count() or 1) as pool,
         ):
             for kept, bad in _sorted_out(pool, root / MANIFEST, duplicates):
                 _write(keep, kept)
@@ -180,9 +175,9 @@ def _told(report: AuditReport) -> str:
 class _Picks:
     """A few images of each class for the contact sheet: those with the smallest digests."""
 
-    def __init__(self, num_images: int, *, num_classes: int) -> None:
+    def __init__(self, num_images: int) -> None:
         self._num_images = num_images
-        self._share = max(1, num_images // num_classes)
+        self._share = num_images  # of one class
         self._found: dict[str, list[tuple[str, Place]]] = {}
 
     def add(self, rows: pa.Table) -> None:
@@ -191,11 +186,19 @@ class _Picks:
         for target, sha256, *place in zip(*(rows[n].to_pylist() for n in names), strict=True):
             if target is None:
                 continue
-            found = self._found.setdefault(target, [])
+            if target not in self._found:
+                self._make_room_for(target)
+            found = self._found[target]
             if len(found) < self._share or sha256 < found[-1][0]:
                 uri, offset, size = place
                 bisect.insort(found, (sha256, (uri, offset, size)))
                 del found[self._share :]
+
+    def _make_room_for(self, target: str) -> None:
+        self._found[target] = []
+        self._share = max(1, self._num_images // len(self._found))
+        for found in self._found.values():
+            del found[self._share :]
 
     def chosen(self) -> dict[str, list[Place]]:
         """Class name -> places, as evenly over the classes as the number allows."""

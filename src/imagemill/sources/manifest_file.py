@@ -77,6 +77,8 @@ class ManifestFile:
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             told = str(error).splitlines()[0]
             raise SourceError(f"{self._uri} cannot be read as a table: {told}") from None
+        except OSError as error:
+            raise SourceError(f"cannot read {self._uri}: {error.strerror or error}") from None
 
     def _wanted(self, names: list[str]) -> list[str]:
         missing = [name for name in _REQUIRED if name not in names]
