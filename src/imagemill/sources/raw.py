@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from imagemill.errors import IntegrityError, SourceError
@@ -28,12 +27,7 @@ class RawReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         while self._open:
             self._close_oldest()
 
