@@ -26,12 +26,11 @@ REFERENCES = {
 
 
 def main(recipes: list[str]) -> None:
-    """Run the recipes and write benchmarks/results/accuracy.json."""
-    rows: list[Row] = []
+    """Run the recipes and write benchmarks/results/accuracy-<recipe>.json."""
     for recipe in recipes:
         with tempfile.TemporaryDirectory() as folder:
-            rows += _measure(recipe, Path(folder) / "clone")
-    write_results("accuracy", rows)
+            rows = _measure(recipe, Path(folder) / "clone")
+        write_results(f"accuracy-{recipe}", rows)
 
 
 def _measure(recipe: str, clone: Path) -> list[Row]:

@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,18 @@ def test_dvc_accepts_the_command(command: str) -> None:
     from dvc.cli.parser import get_main_parser
 
     get_main_parser().parse_args(command.split()[1:])
+
+
+@pytest.mark.parametrize("command", _of("prefect"))
+def test_prefect_has_the_command(command: str) -> None:
+    """Prefect knows the command and the flags."""
+    words = [word for word in command.split() if word != "--no-prompt"]  # a flag of all commands
+    named = list(takewhile(lambda word: not word.startswith("-"), words))
+    told = subprocess.run(
+        [sys.executable, "-m", *named[:3], "--help"], capture_output=True, text=True, check=True
+    )
+    flags = [word for word in words if word.startswith("--")]
+    assert all(flag in told.stdout for flag in flags)
 
 
 @pytest.mark.parametrize("command", _of("make"))
