@@ -77,11 +77,14 @@ class Run:
         try:
             lease = server.Lease.open(self._root, os.environ, port=self._port)
             self._server = lease
-            check = self._start("imagemill", "check")
-            flow = self._start("pipelines.repro", stdin=subprocess.PIPE)
             say(f"Prefect shows this run at {lease.page_url}")
-            if status := self._wait_for(check) or self._prepare_store():
-                return status
+            check = self._start("imagemill", "check")
+            prepared = [self._start("pipelines.store")] if store.is_needed(self._root) else []
+            flow = self._start("pipelines.repro", stdin=subprocess.PIPE)
+            # The store too: a stage must not meet a database that is still being made.
+            for process in (check, *prepared):
+                if status := self._wait_for(process):
+                    return status
             self._watch_until(lease.is_ready)
             return self._wait_for(flow, begin=True)
         except ServiceError:
@@ -90,10 +93,6 @@ class Run:
             raise
         finally:
             self._end(flow)
-
-    def _prepare_store(self) -> int:
-        # Waited for: a stage that met a half-made database would fail.
-        return self._wait_for(self._start("pipelines.store")) if store.is_needed(self._root) else 0
 
     def _start(
         self, module: str, *arguments: str, stdin: int = subprocess.DEVNULL

@@ -99,7 +99,11 @@ def test_the_run_ends_with_the_table(
 ) -> None:
     """A line a variant of params.yaml, and one champion."""
     root, done = run
-    rows = [line for line in done.stdout.splitlines() if re.search(r"\d x(  champion)?$", line)]
+    rows = [
+        line
+        for line in done.stdout.splitlines()
+        if re.search(r"\d x(  (champion|challenger))?$", line)
+    ]
     assert sorted(row.split()[0] for row in rows) == sorted(read_params(root).variants)
     assert sum(row.endswith("champion") for row in rows) == 1
 
