@@ -373,7 +373,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, kind: signal.Signals) -> 
         "import sys; from pathlib import Path; from imagemill.audit import audit;"
         "from imagemill.params import AuditParams;"
         "params = AuditParams.model_validate_json(sys.argv[2]);"
-        "[audit(Path(sys.argv[1]), params, log=print, workers=1) for _ in range(99)]"
+        "log = lambda line: print(line, flush=True);"
+        "[audit(Path(sys.argv[1]), params, log=log, workers=1) for _ in range(99)]"
     )
     command = [sys.executable, "-c", code, str(tmp_path), params.audit.model_dump_json()]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -381,6 +382,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, kind: signal.Signals) -> 
     parent.stdout.readline()
     workers: list[psutil.Process] = []
     while not workers:
+        assert parent.poll() is None, "it ended before a worker was seen"
         workers = psutil.Process(parent.pid).children()
     os.kill(parent.pid, kind)
     parent.wait()
