@@ -90,6 +90,8 @@ def _hashed(chunk: list[RawImage], reader: RawReader) -> pa.RecordBatch:
         "target": [image.target and _utf8(image.target) for image in chunk],
         "group": [image.group for image in chunk],
         "split": [image.split for image in chunk],
+        "annotation": [image.annotation for image in chunk],
+        "review": pa.nulls(len(chunk), pa.string()),
     }
     return pa.RecordBatch.from_pydict(columns, schema=_ROW_SCHEMA)
 

@@ -40,6 +40,8 @@ SHARD_MANIFEST = SHARDS / "manifest.json"
 SHARD_INDEX = SHARDS / "index.parquet"
 AUGMENTED_INDEX = AUGMENTED / "index.parquet"
 REGISTER = REPORTS / "register.json"
+REVIEW = Path("labels/review.csv")
+SEEN = STATE / "seen.parquet"
 
 SPLIT_NAMES = ("train", "val", "test", "unlabelled")
 
@@ -56,6 +58,20 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("target", pa.string()),  # class name
         pa.field("group", pa.string()),
         pa.field("split", pa.string()),
+        # JSON of what is known beside the class (boxes, masks, captions): carried, not interpreted.
+        pa.field("annotation", pa.string()),
+        pa.field("review", pa.string()),  # what labels/review.csv says: relabel, drop or keep
+    ]
+)
+# One row an image in order of the manifest: the state of the file its digest was taken from.
+SEEN_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("stamp", pa.string()),  # `RawReader.stamp`; null where a file has none
     ]
 )
 KEEP_SCHEMA = pa.schema(
@@ -95,6 +111,8 @@ INDEX_SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("target", pa.int32()),  # class id; null in `unlabelled`
+        # Of the raw image where the bytes in the shard are other ones; null: they are the same.
+        pa.field("raw_sha256", pa.string()),
     ]
 )
 AUGMENTED_SCHEMA = pa.schema(

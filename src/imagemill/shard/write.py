@@ -133,7 +133,7 @@ class _OpenShard:
         if image.class_id is not None:
             self._tar.add(f"{image.key}.{_TASK.extension}", _TASK.pack(image.class_id))
         row = (image.key, split_of(self.path), self.path, offset, image.size_bytes, image.sha256)
-        self._rows.append((*row, image.class_id))
+        self._rows.append((*row, image.class_id, None))
         self._num_samples += 1
         self._image_bytes += image.size_bytes
         if len(self._rows) == _INDEX_CHUNK:

@@ -33,6 +33,7 @@ class RawImage(NamedTuple):
     target: str | None  # class name
     group: str | None
     split: str | None  # train, val, test or unlabelled
+    annotation: str | None = None  # JSON of what is known beside the class
 
 
 class FileStat(NamedTuple):
