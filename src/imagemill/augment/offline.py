@@ -134,6 +134,7 @@ def _add(
         "size_bytes": len(copy.data),
         "sha256": hashlib.sha256(copy.data).hexdigest(),
         "target": copy.target,
+        "raw_sha256": None,
         "parent_key": copy.parent_key,
         "operations": json.dumps(operations),
         "seed": seed,
