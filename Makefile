@@ -6,17 +6,19 @@
 ## make test                             lint, types, import contracts, tests
 ## make lint                             the first three alone
 ## make bench                            what the wiring costs
+## make bench-data                       sharding, loading and growth beside other systems
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
 IS_3_11 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(IS_3_11) && echo $$python && break; done)
 # Stages are started as `python`: it must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help run recipe ui serve test lint bench
+.PHONY: help run recipe ui serve test lint bench bench-data
 .DEFAULT_GOAL := help
 
 help:
@@ -55,3 +57,18 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.orchestration
+
+# Peers want packages of their own, so they live beside the environment and look into it.
+$(PEERS)/.installed: $(INSTALLED)
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+		> $(PEERS)/lib/python3.11/site-packages/imagemill-environment.pth
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$$($(BIN)/python -m benchmarks.peers peers)
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--no-build-isolation $$($(BIN)/python -m benchmarks.peers ffcv) || \
+		echo "FFCV cannot be built here (it needs libopencv-dev, libturbojpeg0-dev and pkg-config): left out"
+	@touch $@
+
+bench-data: $(PEERS)/.installed
+	$(PEERS)/bin/python -m benchmarks.data

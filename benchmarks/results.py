@@ -5,6 +5,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Row:
 def write_results(name: str, rows: Sequence[Row]) -> None:
     """Write results/<name>.json and print the rows."""
     document = {
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} CPUs",
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in PACKAGES},
