@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.results import Row, write_results
 from imagemill.params import read_params
-from imagemill.sources.digits import png
+from imagemill.sources.pixels import png
 from imagemill.tars import TarWriter
 
 STAGES = ("ingest", "audit", "split", "shard")

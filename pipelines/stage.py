@@ -31,7 +31,7 @@ from pipelines.terminal import LOGGED, complain, say
 from pipelines.tracker import Untracked
 
 PLAIN = ("ingest", "audit", "split", "shard", "report")
-FLOWS = ("augment", "train", "compress", "evaluate", "explain", "register")
+FLOWS = ("augment", "label_review", "train", "compress", "evaluate", "explain", "register")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     processes.raise_when_stopped()
     os.environ.update(environment.quiet_environment(os.environ, root))
     try:
-        run_stage(root, chosen.stage, chosen.variant, os.environ)
+        if chosen.rehash:
+            _ingest(root, read_params(root), rehash=True)
+        elif chosen.full:
+            _shard(root, read_params(root), full=True)
+        else:
+            run_stage(root, chosen.stage, chosen.variant, os.environ)
     except UserError as error:
         _tell_failure(chosen.stage, str(error), os.environ)
         return 2
@@ -66,8 +71,15 @@ def run_stage(root: Path, stage: str, variant: str | None, environ: Mapping[str,
     flow = partial(_load_flow(stage), root, params)
     if stage == "compress":
         flow = partial(flow, variant=_known_variant(params, variant))
+    if _is_switched_off(stage, params):
+        flow(tracker=Untracked())  # importing Prefect would take longer than this
+        return
     name = stage if variant is None else f"{stage} {variant}"
     _run_flow(root, stage, name, flow, environ)
+
+
+def _is_switched_off(stage: str, params: Params) -> bool:
+    return stage == "label_review" and not params.label_review.enabled
 
 
 def _run_flow(
@@ -94,9 +106,7 @@ def _run_plain(root: Path, stage: str, params: Params) -> None:
     # Each stage imports only what it needs: data stages start without torch.
     match stage:
         case "ingest":
-            from imagemill.ingest import ingest
-
-            ingest(root, params.ingest, log=say)
+            _ingest(root, params)
         case "audit":
             from imagemill.audit import audit
 
@@ -106,13 +116,23 @@ def _run_plain(root: Path, stage: str, params: Params) -> None:
 
             split(root, params.split, log=say)
         case "shard":
-            from imagemill.shard import shard
-
-            shard(root, params.shard, log=say)
+            _shard(root, params)
         case "report":
             from imagemill.report import report
 
             report(root, params, log=say)
+
+
+def _ingest(root: Path, params: Params, *, rehash: bool = False) -> None:
+    from imagemill.ingest import ingest
+
+    ingest(root, params.ingest, log=say, rehash=rehash)
+
+
+def _shard(root: Path, params: Params, *, full: bool = False) -> None:
+    from imagemill.shard import shard
+
+    shard(root, params.shard, log=say, full=full)
 
 
 def _known_variant(params: Params, variant: str | None) -> str:
@@ -141,7 +161,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.stage", description=__doc__)
     parser.add_argument("stage", choices=PLAIN + FLOWS)
     parser.add_argument("variant", nargs="?", help="compress: which variant")
-    return parser.parse_args(arguments)
+    parser.add_argument("--rehash", action="store_true", help="ingest: read every image again")
+    parser.add_argument("--full", action="store_true", help="shard: write every shard again")
+    chosen = parser.parse_args(arguments)
+    if chosen.rehash and chosen.stage != "ingest":
+        parser.error("--rehash belongs to ingest")
+    if chosen.full and chosen.stage != "shard":
+        parser.error("--full belongs to shard")
+    return chosen
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,7 +34,17 @@ def train(root: Path, params: Params, tracker: Tracker) -> None:
     tracker.log(
         f"trained: val top-1 {metrics['val_top1']:.2%} after "
         f"{metrics['training_cpu_seconds']:.1f} CPU seconds ({metrics['machine']}); "
-        "ledger: every image once in every epoch"
+        f"ledger: {_told(metrics['ledger'])}"
+    )
+
+
+def _told(ledger: list[dict[str, Any]]) -> str:
+    """What the accounts of all epochs say; any that was not whole has stopped the run."""
+    if not ledger:
+        return "none was kept (loading.ledger is off)"
+    return (
+        f"{len(ledger)} epoch(s) of {ledger[-1]['consumed']:,} images, each once, "
+        f"digest {ledger[-1]['digest'][:16]}"
     )
 
 

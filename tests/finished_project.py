@@ -198,6 +198,14 @@ AUDITED: dict[str, Any] = {
     "formats": {"PNG": 300},
     "channel_mean_rgb": [0.3, 0.3, 0.3],
     "channel_std_rgb": [0.4, 0.4, 0.4],
+    "checks": {"blur": {"action": "warn", "min_sharpness": 0.06}},
+    "warned_by_check": {"blur": 3},
+    "whole": [{"check": "class_balance", "action": "warn", "told": "top has 9 times as many"}],
+    "orientations": {"1": 300},
+    "forms": {"grey": 300, "alpha": 0},
+    "identifying": {"gps": 2, "serial_number": 0},
+    "near_groups": {"num_groups": 1, "num_images": 2, "largest": 2},
+    "diversity": {"spread": 1.2, "effective_dimensions": 4.5, "least_by_class": {"top": 1.1}},
 }
 SHARDED: dict[str, Any] = {
     "schema_version": 1,

@@ -14,8 +14,10 @@ from imagemill.records import (
     INDEX_SCHEMA,
     SHARD_INDEX,
     SHARD_MANIFEST,
+    ShardEntry,
     ShardManifest,
     SplitSize,
+    sha256_of_file,
 )
 from imagemill.tars import TarWriter
 
@@ -23,17 +25,37 @@ CLASSES = ("dark", "grey", "light")
 
 
 def make_shards(
-    root: Path, *, size: int = 12, train: int = 60, val: int = 30, test: int = 30
+    root: Path,
+    *,
+    size: int = 12,
+    train: int = 60,
+    val: int = 30,
+    test: int = 30,
+    per_shard: int | None = None,
+    digests: bool = False,
 ) -> None:
-    """Write data/shards and an index of originals alone as data/augmented."""
+    """Write data/shards and an index of originals alone as data/augmented.
+
+    Args:
+        root: The project's root.
+        size: Height and width of the images.
+        train, val, test: How many there are.
+        per_shard: Images of a shard; None: each split is one.
+        digests: Whether the digests of the shards are on record.
+    """
     rows: list[dict[str, object]] = []
+    entries: list[ShardEntry] = []
     for split, count in (("train", train), ("val", val), ("test", test)):
-        shard = Path("shards") / split / f"{split}-000000.tar"
-        (root / DATA / shard).parent.mkdir(parents=True, exist_ok=True)
-        with (root / DATA / shard).open("wb", buffering=0) as stream:
-            writer = TarWriter(stream)
-            rows += [_add(writer, split, shard, number, size) for number in range(count)]
-            writer.close()
+        step = per_shard or count
+        for number, first in enumerate(range(0, count, step)):
+            shard = Path("shards") / split / f"{split}-{number:06d}.tar"
+            images = range(first, min(first + step, count))
+            (root / DATA / shard).parent.mkdir(parents=True, exist_ok=True)
+            with (root / DATA / shard).open("wb", buffering=0) as stream:
+                writer = TarWriter(stream)
+                rows += [_add(writer, split, shard, image, size) for image in images]
+                writer.close()
+            entries.append(_entry(root, shard, len(images)))
     table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA).sort_by("key")
     for path in (root / SHARD_INDEX, root / AUGMENTED_INDEX):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +71,18 @@ def make_shards(
             name: SplitSize(num_samples=count, num_shards=1, size_bytes=0)
             for name, count in (("train", train), ("val", val), ("test", test))
         },
-        shards=[],
+        shards=entries if digests else [],
     ).write(root / SHARD_MANIFEST)
+
+
+def _entry(root: Path, shard: Path, num_samples: int) -> ShardEntry:
+    file = root / DATA / shard
+    return ShardEntry(
+        path=shard.as_posix(),
+        sha256=sha256_of_file(file),
+        num_samples=num_samples,
+        size_bytes=file.stat().st_size,
+    )
 
 
 def picture(number: int, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -14,13 +14,15 @@ from PIL import Image
 
 from imagemill import records
 from imagemill.audit import audit
-from imagemill.audit.decode import judge, prepare
+from imagemill.audit.decode import prepare
+from imagemill.audit.measure import measure
+from imagemill.audit.tables import kept_rows
 from imagemill.ingest import ingest
 from imagemill.params import Params, read_params
 from imagemill.parquet import read_batches, writing
 from imagemill.shard import shard
 from imagemill.sources import RawReader
-from imagemill.sources.digits import png
+from imagemill.sources.pixels import png
 from imagemill.split import split
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -103,15 +105,16 @@ def run_stages(root: Path, params: Params, *, until: str = "shard") -> list[str]
 
 def keep_all(root: Path, params: Params) -> None:
     """Write the keep list of a manifest without a bad image."""
-    prepare(params.audit.max_pixels)
+    prepare()
     with RawReader(root) as reader, writing(root / records.KEEP, records.KEEP_SCHEMA) as keep:
         for batch in read_batches(root / records.MANIFEST):
-            rows = []
-            for row in batch.to_pylist():
-                verdict = judge(reader.read(row["uri"], row["offset"], row["size_bytes"]))
-                assert verdict.check is None
-                rows.append({"key": row["key"], "near_group": None} | verdict._asdict())
-            keep.write(pa.Table.from_pylist(rows, schema=records.KEEP_SCHEMA))
+            columns = (batch[name].to_pylist() for name in ("uri", "offset", "size_bytes"))
+            places = zip(*columns, strict=True)
+            contents = (reader.read(*place) for place in places)
+            facts_N, _ = measure(contents, max_pixels=params.audit.max_pixels)
+            assert not facts_N["fault"].any()
+            alone = pa.nulls(batch.num_rows, pa.string())
+            keep.write(kept_rows(batch, facts_N, alone))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

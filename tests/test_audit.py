@@ -1,16 +1,12 @@
 """Audit: each unfit image goes with a reason, the rest is measured, and no image ends the run."""
 
-import csv
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
@@ -29,90 +25,13 @@ from raw_images import (
 
 from imagemill import records
 from imagemill.audit import CLASS_BALANCE, CONTACT_SHEET, REPORT, audit
-from imagemill.audit.decode import judge, prepare
-from imagemill.audit.messages import REQUEST_SCHEMA
+from imagemill.audit.messages import REQUEST_SCHEMA, written
 from imagemill.audit.pool import DecodingPool
 from imagemill.errors import BudgetError, SourceError
 from imagemill.params import AuditParams
 
 ALL_MAY_GO = {"quarantine_budget": 1.0}
 LIMITS = params_for().audit
-
-
-@pytest.fixture(autouse=True)
-def _prepared() -> None:
-    prepare(LIMITS.max_pixels)
-
-
-# One image -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_whole_image_is_fit(form: str) -> None:
-    """Every common format passes, and is known by its content."""
-    verdict = judge(encoded(1, form=form))
-    assert (verdict.check, verdict.format, verdict.width) == (None, form, 32)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-@pytest.mark.parametrize("cut", [1, 2, 10, 40, 200])
-def test_truncated_image_is_unfit(form: str, cut: int) -> None:
-    """A file that lost even its last byte is noticed."""
-    assert judge(encoded(1, form=form)[:-cut]).check == "truncated"
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_every_truncation_is_unfit(form: str) -> None:
-    """Wherever the file was cut, it does not pass."""
-    whole = encoded(1, form=form, size=16)
-    fit = [length for length in range(len(whole)) if judge(whole[:length]).check is None]
-    assert fit == []
-
-
-def test_noise_is_corrupt() -> None:
-    """A file that is no image says so."""
-    verdict = judge(b"this is not an image" * 50)
-    assert (verdict.check, verdict.width) == ("corrupt", 0)
-
-
-def test_too_many_pixels_are_never_decoded() -> None:
-    """The header alone is enough to refuse an image, so a bomb does no harm."""
-    prepare(1000)
-    assert judge(encoded(1, size=32)).check == "over_large"
-
-
-def test_program_in_disguise_is_not_run() -> None:
-    """PostScript, for which Pillow would start another program, is no image here."""
-    assert judge(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").check == "corrupt"
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_numbers_without_range_are_unsupported(mode: str) -> None:
-    """32-bit numbers do not say which of them is white."""
-    assert judge(encoded(1, mode=mode, form="TIFF")).check == "unsupported"
-
-
-@pytest.mark.parametrize(
-    ("mode", "form"), [("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("1", "PNG")]
-)
-def test_statistics_are_those_of_the_pixels(mode: str, form: str) -> None:
-    """Mean and mean square are over all pixels as RGB in 0..1; alpha is left out."""
-    content = encoded(3, mode=mode, form=form)
-    verdict = judge(content)
-    with Image.open(io.BytesIO(content)) as image:
-        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3) / 255
-    np.testing.assert_allclose(verdict.mean_rgb, pixels.mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(verdict.mean_square_rgb, (pixels**2).mean(axis=0), atol=1e-12)
-
-
-def test_sixteen_bits_count_by_their_upper_byte() -> None:
-    """A 16-bit grey image has the statistics of its 8-bit form."""
-    levels = np.random.default_rng(0).integers(0, 65536, (9, 7), dtype=np.uint16)
-    stream = io.BytesIO()
-    Image.fromarray(levels).save(stream, "PNG")
-    verdict = judge(stream.getvalue())
-    assert verdict.mode == "I;16"
-    np.testing.assert_allclose(verdict.mean_rgb, [(levels >> 8).mean() / 255] * 3, atol=1e-12)
 
 
 # The stage -----------------------------------------------------------------------------------
@@ -238,26 +157,6 @@ def test_keep_list_is_the_one_other_tests_use(tmp_path: Path) -> None:
     assert (tmp_path / records.KEEP).read_bytes() == expected
 
 
-def test_real_dirt_is_sorted_out(tmp_path: Path) -> None:
-    """Of a thousand malformed and odd files each is kept or quarantined as Pillow judges it."""
-    folder = os.environ.get("IMAGEMILL_DATASETS")
-    if folder is None:
-        pytest.skip("IMAGEMILL_DATASETS names no folder of archives")
-    with tarfile.open(Path(folder) / "dirt.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
-    with (tmp_path / "dirt/manifest_pillow13.csv").open(encoding="utf-8") as table:
-        listed = list(csv.DictReader(table))
-    rows = [f"{row['path']},{'ab'[number % 2]}" for number, row in enumerate(listed)]
-    (tmp_path / "dirt/list.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
-    run_stages(tmp_path, params_for("dirt/list.csv", audit=ALL_MAY_GO), until="audit")
-    kept = {row["key"] for row in rows_of(tmp_path / records.KEEP)}
-    uris = {row["uri"]: row["key"] for row in rows_of(tmp_path / records.MANIFEST)}
-    broken = {uris[f"dirt/{r['path']}"] for r in listed if r["open_error"] or r["load_error"]}
-    assert kept.isdisjoint(broken)
-    assert len(kept) + len(quarantined(tmp_path)) == len(listed)
-    assert len(kept) > 850
-
-
 # Refusals ------------------------------------------------------------------------------------
 
 
@@ -322,15 +221,15 @@ def request_for(root: Path, names: list[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=REQUEST_SCHEMA)
 
 
-def test_verdicts_do_not_depend_on_workers(tmp_path: Path) -> None:
-    """One process or two: the same verdicts in the same order."""
+def test_facts_do_not_depend_on_workers(tmp_path: Path) -> None:
+    """One process or two: the same facts in the same order."""
     files = {f"{number}.jpg": encoded(number, size=5 + number) for number in range(41)}
     write_files(tmp_path, files | {"7.jpg": b"junk"})
     jobs = [(n, request_for(tmp_path, [f"{n}.jpg", f"{n + 1}.jpg"])) for n in range(0, 40, 2)]
     found = []
     for workers in (1, 2):
         with DecodingPool(tmp_path, LIMITS, workers=workers) as pool:
-            found.append([(n, verdicts.to_pylist()) for n, verdicts in pool.judge(jobs)])
+            found.append([(n, *written(answer)) for n, answer in pool.measure(jobs)])
     assert found[0] == found[1]
 
 
@@ -342,8 +241,10 @@ def test_endless_decoding_is_stopped(tmp_path: Path) -> None:
     params = LIMITS.model_copy(update={"decode_seconds": 0.02})
     with DecodingPool(tmp_path, params, workers=1) as pool:
         jobs = [(None, request_for(tmp_path, ["a.png", "slow.png", "b.png"]))]
-        [(_, verdicts)] = pool.judge(jobs)
-    assert verdicts["check"].to_pylist() == [None, "timeout", None]
+        [(_, answer)] = pool.measure(jobs)
+    facts_N = answer.facts_N
+    assert facts_N["fault"].tolist() == [b"", b"timeout", b""]
+    assert facts_N["transient"].tolist() == [False, True, False]
 
 
 def test_worker_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
@@ -359,7 +260,7 @@ def test_worker_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
         yield 1, request
 
     with DecodingPool(tmp_path, LIMITS, workers=1) as pool:
-        found = [(number, verdicts["check"].null_count) for number, verdicts in pool.judge(jobs())]  # type: ignore[arg-type]
+        found = [(number, answer.reasons.count(None)) for number, answer in pool.measure(jobs())]  # type: ignore[arg-type]
     assert found == [(0, 60), (1, 60)]
 
 
@@ -374,7 +275,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, kind: signal.Signals) -> 
         "from imagemill.params import AuditParams;"
         "params = AuditParams.model_validate_json(sys.argv[2]);"
         "log = lambda line: print(line, flush=True);"
-        "[audit(Path(sys.argv[1]), params, log=log, workers=1) for _ in range(99)]"
+        "root = Path(sys.argv[1]); known = root / '.imagemill/measured.sqlite';"
+        "[(audit(root, params, log=log, workers=1), known.unlink()) for _ in range(99)]"
     )
     command = [sys.executable, "-c", code, str(tmp_path), params.audit.model_dump_json()]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -17,7 +17,7 @@ from imagemill.params import read_params
 from imagemill.table import readable_size, result_table
 from pipelines.stage import FLOWS, PLAIN
 
-STAGE_VERBS = (*PLAIN, *FLOWS)
+STAGE_VERBS = tuple(stage.replace("_", "-") for stage in (*PLAIN, *FLOWS))
 OTHER_VERBS = ("check", "down", "predict", "recipe", "run", "scan", "serve", "table", "up")
 
 
@@ -48,7 +48,7 @@ def test_every_verb_has_a_help(verb: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_every_stage_has_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    """The stages of dvc.yaml and the verbs have the same names."""
+    """The stages of dvc.yaml and the verbs have the same names, dashes for underscores."""
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from raw_images import params_for, picture, pictures, rows_of, run_stages, write
 
 from imagemill import records
 from imagemill.errors import DiskError, SourceError, UserError
-from imagemill.ingest import SUMMARY
+from imagemill.ingest import SUMMARY, ingest
 from imagemill.sources import RawReader
 
 
@@ -114,6 +115,8 @@ def test_summary_counts_the_source(tmp_path: Path) -> None:
         "size_bytes": sum(map(len, files.values())),
         "classes": {"cat": 4, "dog": 3},
         "given_splits": {"test": 2, "train": 5, "unlabelled": 1},
+        "remarks": [],
+        "review": {"sha256": None, "num_applied": 0, "num_stale": 0, "num_unknown": 0},
     }
 
 
@@ -186,3 +189,117 @@ def test_failure_keeps_the_manifest_there_was(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="bird"):
         ingested(tmp_path)
     assert rows_of(tmp_path / records.MANIFEST) == before
+
+
+# What was seen before -------------------------------------------------------------------------
+
+
+def log_of(root: Path, source: str = "raw", *, rehash: bool = False) -> str:
+    """What ingest says."""
+    lines: list[str] = []
+    ingest(root, params_for(source).ingest, log=lines.append, rehash=rehash)
+    return lines[-1]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 5, 4096])
+def test_only_new_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    """Of a folder that grew, the new files are read, and the manifest is that of a full run."""
+    monkeypatch.setattr("imagemill.parquet.BATCH_ROWS", batch_rows)
+    write_files(tmp_path / "raw", pictures({"cat": 5, "dog": 5}))
+    log_of(tmp_path)
+    write_files(tmp_path / "raw", {"aaa/first.png": picture(77), "zzz/last.png": picture(78)})
+    assert "; 2 read, 10 unchanged" in log_of(tmp_path)
+    grown = (tmp_path / records.MANIFEST).read_bytes()
+    log_of(tmp_path, rehash=True)
+    assert (tmp_path / records.MANIFEST).read_bytes() == grown
+
+
+def test_unchanged_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A known digest comes from the table, not from the file."""
+    write_files(tmp_path / "raw", pictures({"cat": 5, "dog": 5}))
+    before = ingested(tmp_path)
+
+    def unreadable(*arguments: object) -> bytes:
+        raise AssertionError("an unchanged file was read")
+
+    monkeypatch.setattr(RawReader, "read", unreadable)
+    assert ingested(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["content", "touch", "replace"])
+def test_changed_file_is_read(tmp_path: Path, change: str) -> None:
+    """Another mtime or another inode means the file is read again."""
+    write_files(tmp_path / "raw", pictures({"cat": 2, "dog": 2}))
+    log_of(tmp_path)
+    file = tmp_path / "raw/cat/000.png"
+    match change:
+        case "content":
+            file.write_bytes(picture(50))
+        case "touch":
+            os.utime(file, ns=(1, 1))
+        case "replace":
+            status = file.stat()
+            (tmp_path / "other").write_bytes(picture(50))
+            os.utime(tmp_path / "other", ns=(status.st_atime_ns, status.st_mtime_ns))
+            (tmp_path / "other").rename(file)
+    assert "; 1 read, 3 unchanged" in log_of(tmp_path)
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert rows_of(tmp_path / records.MANIFEST)[0]["sha256"] == expected
+
+
+def test_rehash_finds_what_stat_cannot(tmp_path: Path) -> None:
+    """Other bytes under the same size, mtime and inode are found by reading everything only."""
+    write_files(tmp_path / "raw", pictures({"cat": 2, "dog": 2}))
+    before = ingested(tmp_path)
+    file = tmp_path / "raw/cat/000.png"
+    status = file.stat()
+    with file.open("r+b") as stream:
+        stream.write(picture(50))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert ingested(tmp_path) == before
+    assert "; 4 read, 0 unchanged" in log_of(tmp_path, rehash=True)
+    assert rows_of(tmp_path / records.MANIFEST)[0]["sha256"] != before[0]["sha256"]
+
+
+def test_renamed_keys_are_not_taken_for_known(tmp_path: Path) -> None:
+    """An image whose key changed since is read; no image gets the digest of another one."""
+    write_files(tmp_path / "raw", {"cat/a.png": picture(1), "dog/b.png": picture(2)})
+    log_of(tmp_path)
+    write_files(tmp_path / "raw", {"cat/a.bmp": picture(3)})
+    assert "; 2 read, 1 unchanged" in log_of(tmp_path)
+    found = {row["uri"]: row["sha256"] for row in rows_of(tmp_path / records.MANIFEST)}
+    assert found["raw/cat/a.png"] == hashlib.sha256(picture(1)).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"no table"])
+def test_damaged_cache_is_no_fault(tmp_path: Path, content: bytes) -> None:
+    """seen.parquet may be lost or damaged: then everything is read."""
+    write_files(tmp_path / "raw", pictures({"cat": 2, "dog": 2}))
+    before = ingested(tmp_path)
+    (tmp_path / records.SEEN).write_bytes(content)
+    assert ingested(tmp_path) == before
+
+
+def test_another_source_shares_nothing(tmp_path: Path) -> None:
+    """Digests of one source are not given to images of another with the same keys."""
+    write_files(tmp_path / "one", pictures({"cat": 2, "dog": 2}))
+    write_files(tmp_path / "two", pictures({"cat": 2, "dog": 2}, start=50))
+    log_of(tmp_path, "one")
+    assert "; 4 read" in log_of(tmp_path, "two")
+
+
+def test_rehash_is_a_flag_of_ingest_only(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ingest --rehash` reads unchanged files again; no other stage has the flag."""
+    from pipelines.stage import main
+
+    monkeypatch.chdir(project)
+    for flags, told in ([], "1,797 read"), ([], "0 read"), (["--rehash"], "1,797 read"):
+        assert main(["ingest", *flags]) == 0
+        assert told in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["split", "--rehash"])
+    assert "--rehash belongs to ingest" in capsys.readouterr().err

@@ -36,6 +36,20 @@ def test_runs_come_back_sorted(tmp_path: Path, count: int) -> None:
     assert found == sorted(keys)
 
 
+def test_many_runs_are_merged_in_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More runs than are merged at once come back sorted, as often as asked for."""
+    monkeypatch.setattr(parquet, "RUN_ROWS", 100)
+    monkeypatch.setattr(parquet, "MERGED_RUNS", 3)
+    keys = [f"{number:06d}" for number in np.random.default_rng(0).permutation(3000)]
+    with SortedRuns(tmp_path / "runs", SCHEMA, by="key") as runs:
+        for batch in batches(keys, 100):
+            runs.add(batch)
+        twice = [[row["key"] for table in runs.merged() for row in table.to_pylist()] for _ in "ab"]
+    assert twice == [sorted(keys)] * 2
+
+
 def test_runs_leave_nothing_on_disk(tmp_path: Path) -> None:
     """The folder of runs is gone at the end."""
     with SortedRuns(tmp_path / "runs", SCHEMA, by="key") as runs:

@@ -1,4 +1,4 @@
-"""The README and docs/running.md keep their word: every command in them exists."""
+"""The README and the pages that tell a user what to type keep their word: every command exists."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from imagemill.cli import command_line
 from imagemill.recipes import recipe_names
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/running.md")
+PAGES = ("README.md", "docs/running.md", "docs/labels.md")
 
 
 def _commands(page: str) -> Iterator[str]:

@@ -158,7 +158,7 @@ def test_clean_audit_says_so(finished: tuple[Path, Params]) -> None:
     """Nothing quarantined is a sentence, not an empty table."""
     clean = {"num_quarantined": 0, "quarantined_by_check": {}, "first_quarantined": []}
     write_json(finished[0] / "data/audit/report.json", AUDITED | clean | {"classes": {}})
-    assert "Every image passed every check." in Page(write_and_read(finished)).text
+    assert "No image had to be left out." in Page(write_and_read(finished)).text
 
 
 def test_words_from_outside_are_escaped(finished: tuple[Path, Params]) -> None:
@@ -314,3 +314,21 @@ def test_finished_metrics_are_json(finished: tuple[Path, Params]) -> None:
     metrics["epochs"] = 77
     write_json(finished[0] / "models/base/metrics.json", metrics)
     assert "77 epochs" in Page(write_and_read(finished)).text
+
+
+# Labels in doubt -----------------------------------------------------------------------------
+
+
+def test_labels_in_doubt_lead_to_their_page(finished: tuple[Path, Params]) -> None:
+    """Where label review is switched on, its count and a link to what lies beside the page."""
+    root, params = finished
+    switched_on = params.label_review.model_copy(update={"enabled": True})
+    (root / "reports/label_review.csv").write_text("rank,key\n1,a\n2,b\n")
+    html = write_and_read((root, params.model_copy(update={"label_review": switched_on})))
+    assert "2 labels are in doubt" in Page(html).text
+    assert "label_review.html" in Page(html).addresses
+
+
+def test_nobody_looked_for_labels_in_doubt(finished: tuple[Path, Params]) -> None:
+    """Where it is switched off the page says nothing of labels in doubt."""
+    assert "in doubt" not in Page(write_and_read(finished)).text

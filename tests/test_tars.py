@@ -8,7 +8,7 @@ import pytest
 from raw_images import write_tar
 
 from imagemill.errors import SourceError
-from imagemill.tars import TarWriter, members
+from imagemill.tars import TarWriter, headers, member, members
 
 NAMES = ["a.png", "d" * 90 + "/" + "n" * 95, "x/" * 120 + "y", "é/" + "ü" * 60]
 
@@ -45,6 +45,31 @@ def test_content_larger_than_the_buffer_is_written_whole() -> None:
     large = bytes(range(256)) * 10_000
     with tarfile.open(fileobj=io.BytesIO(written({"a": b"x", "b": large}))) as tar:
         assert tar.extractfile("b").read() == large  # type: ignore[union-attr]
+
+
+def test_headers_made_at_once_are_those_made_alone() -> None:
+    """Names of all lengths, and sizes up to the largest that a ustar header holds."""
+    names = [*NAMES, "x", "n" * 100, "n" * 101]
+    assert headers(names, [3] * len(names)) == [member(name, b"abc")[:-512] for name in names]
+    [large] = headers(["large"], [8**11 - 1])
+    found = tarfile.TarInfo.frombuf(large, "utf-8", "strict")
+    assert (found.name, found.size, found.mode, found.mtime) == ("large", 8**11 - 1, 0o644, 0)
+    assert headers([], []) == []
+
+
+def test_many_at_once_are_as_one_by_one() -> None:
+    """Files added together, with members behind them, make the same tar."""
+    files = {name: bytes([index]) * 700 for index, name in enumerate(NAMES)}
+    stream = io.BytesIO()
+    writer = TarWriter(stream)
+    followers = [member(f"{name}.cls", b"7") for name in files]
+    offsets = writer.add_many(headers([*files], [700] * len(files)), files.values(), followers)
+    writer.close()
+    both = {}
+    for name, content in files.items():
+        both |= {name: content, f"{name}.cls": b"7"}
+    assert stream.getvalue() == written(both)
+    assert [stream.getvalue()[offset : offset + 700] for offset in offsets] == [*files.values()]
 
 
 def test_digest_is_that_of_the_file() -> None:

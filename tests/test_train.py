@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from imagemill.errors import TrainingError, UserError
 from imagemill.loading import SplitImages, open_split
 from imagemill.models import build_model, load_model
-from imagemill.params import Params, parse_params, read_yaml
+from imagemill.params import OperationParams, Params, parse_params, read_yaml
 from imagemill.records import Architecture
 from imagemill.train.launch import Job, prepare, publish, train_processes
 from imagemill.train.loop import Progress, fit
@@ -267,11 +267,20 @@ def worker_of(job: Job) -> psutil.Process:
 
 
 def test_any_number_of_processes_gives_the_same_model(shards: Path) -> None:
-    """One and two processes at the same global batch end within float32's rounding."""
+    """One and two processes at the same global batch end within float32's rounding.
+
+    Images are mixed, so a process needs one of another's slice.
+    """
+    mixing = [
+        OperationParams(operation="mixup", probability=0.5, alpha=0.4),
+        OperationParams(operation="cutmix", probability=0.5, alpha=1.0),
+    ]
     weights = []
     for processes in (1, 2):
         shutil.rmtree(shards / "models", ignore_errors=True)
-        folder = launched(shards, settings(processes=processes, epochs=4))
+        params = settings(processes=processes, epochs=4)
+        augment = params.augment.model_copy(update={"online": (*params.augment.online, *mixing)})
+        folder = launched(shards, params.model_copy(update={"augment": augment}))
         weights.append(weights_of(load_model(folder)[0]))
     # 16 steps whose sums differ in order: a few units of the last place each.
     assert torch.allclose(*weights, atol=1e-5)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from imagemill.augment import compile_policy
 from imagemill.errors import InputSizeError, SourceError, UnknownNameError
+from imagemill.label_review.review import require_cleanlab
 from imagemill.models import model_named
 from imagemill.params import Params
 from imagemill.runtimes import RUNTIMES
@@ -20,16 +21,18 @@ def check(root: Path, params: Params) -> None:
     Raises:
         UnknownNameError: a model, operation or runtime that is in none of our tables.
         InputSizeError: `train.input_size` is too small for a model.
-        ParamsError: an operation's range does not fit it.
+        ParamsError: an operation's range does not fit it, or a stage needs a missing package.
         SourceError: `train.init_from` does not exist.
     """
-    compile_policy(params.augment.offline, seed=params.augment.seed)
-    compile_policy(params.augment.online, seed=params.augment.seed)
+    compile_policy(params.augment.offline, seed=params.augment.seed, online=False)
+    compile_policy(params.augment.online, seed=params.augment.seed, online=True)
     if params.compress.runtime not in RUNTIMES:
         raise UnknownNameError("runtime", params.compress.runtime, RUNTIMES)
     for key, name in _models(params):
         _check_model(key, name, params.train.input_size)
     _check_weights(root, params.train.init_from)
+    if params.label_review.enabled:
+        require_cleanlab()
 
 
 def _models(params: Params) -> Iterator[tuple[str, str]]:

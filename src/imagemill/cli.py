@@ -23,6 +23,7 @@ _STAGES = {
     "split": "assign train, val and test",
     "shard": "pack the images into WebDataset tars",
     "augment": "write augmented copies of the training images",
+    "label-review": "find labels that are likely wrong, for a person to decide",
     "train": "train the base model",
     "compress": "make one smaller or faster variant of the base model",
     "evaluate": "measure quality and cost of every variant",
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stage(root: Path, chosen: argparse.Namespace) -> int:
     variant = getattr(chosen, "variant", None)
-    return _become(root, "pipelines.stage", chosen.name, *([variant] if variant else []))
+    flags = [f"--{name}" for name in ("rehash", "full") if getattr(chosen, name, False)]
+    return _become(root, "pipelines.stage", chosen.name, *([variant] if variant else []), *flags)
 
 
 def _scan(root: Path, _chosen: argparse.Namespace) -> int:
@@ -86,6 +88,15 @@ def _table(root: Path, _chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.verify import Slice, verify
+
+    part = Slice.parse(chosen.slice)
+    found = verify(root, part=part, repair=chosen.repair, say=_watch)
+    print(json.dumps(found.as_json(), indent=2) if chosen.json else found)
+    return 2 if found.faults else 0
+
+
 def _predict(root: Path, chosen: argparse.Namespace) -> int:
     from imagemill.params import read_params
     from imagemill.tracking import predict
@@ -94,6 +105,10 @@ def _predict(root: Path, chosen: argparse.Namespace) -> int:
     for prediction in predictions:
         print(json.dumps(prediction) if chosen.json else _in_words(prediction))
     return 0
+
+
+def _watch(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _in_words(prediction: dict[str, object]) -> str:
@@ -158,9 +173,15 @@ def command_line() -> argparse.ArgumentParser:
     _add_run_verbs(verbs)
     for name, help_text in _STAGES.items():
         stage = _add(verbs, name, _stage, f"the stage alone: {help_text}")
-        stage.set_defaults(name=name)
+        stage.set_defaults(name=name.replace("-", "_"))
         if name == "compress":
             stage.add_argument("variant", help="a name under compress.variants in params.yaml")
+        if name == "ingest":
+            stage.add_argument(
+                "--rehash", action="store_true", help="read every image, unchanged files too"
+            )
+        if name == "shard":
+            stage.add_argument("--full", action="store_true", help="write every shard again")
     _add_model_verbs(verbs)
     return parser
 
@@ -177,6 +198,10 @@ def _add_run_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     up.add_argument("--prefect-port", type=int, help="default: 4200, or a free one")
     up.add_argument("--mlflow-port", type=int, help="default: 5000, or a free one")
     up.add_argument("--detach", action="store_true", help="go on in the background")
+    verify = _add(verbs, "verify", _verify, "check every byte against what is on record")
+    verify.add_argument("--slice", default="1/1", metavar="N/T", help="the n-th of t parts alone")
+    verify.add_argument("--repair", action="store_true", help="mend what another place still holds")
+    verify.add_argument("--json", action="store_true", help="print one JSON document")
     _add(verbs, "down", _down, "end what `up --detach` started")
     serve = _add(verbs, "serve", _serve, "run every night on this machine, until Ctrl-C")
     serve.add_argument("--port", type=int, help="port of the Prefect server (default: a free one)")

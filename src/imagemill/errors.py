@@ -5,11 +5,13 @@
         ├── ParamsError           params.yaml: unknown key, wrong type, broken rule between knobs
         ├── UnknownNameError      a name that is in none of our tables (carries the nearest one)
         ├── SourceError           the source is missing, empty, unreadable or has one class only
+        ├── ReviewError           labels/review.csv does not say what it must
         ├── BudgetError           more images were quarantined than the budget allows
         ├── DiskError             not enough room, or a folder that cannot be written
         ├── InputSizeError        images too small for the chosen model
         ├── ShapeError            arrays whose shapes do not fit
         ├── IntegrityError        bytes on disk are not the bytes on record
+        ├── LoaderError           a decoding process died or hung, or a shard could not be fetched
         ├── BusyError             another run holds the lock, or a port is taken
         ├── ServiceError          a Prefect or MLflow service did not start, or died
         └── TrainingError         the loss is not finite, or the ledger is not whole
@@ -37,6 +39,10 @@ class SourceError(UserError):
     """The source cannot be read as a labelled image set."""
 
 
+class ReviewError(UserError):
+    """labels/review.csv does not say what it must."""
+
+
 class BudgetError(UserError):
     """More bad samples than the budget allows."""
 
@@ -55,6 +61,10 @@ class ShapeError(UserError):
 
 class IntegrityError(UserError):
     """Bytes on disk differ from what was recorded."""
+
+
+class LoaderError(UserError):
+    """Images do not come: a process that decodes died or hung, or a store does not answer."""
 
 
 class BusyError(UserError):

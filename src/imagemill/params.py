@@ -34,9 +34,155 @@ class IngestParams(_Section):
 
     source: str = Field(
         min_length=1,
-        description="A built-in name (digits), a folder, an archive (.tar .tar.gz .tgz .zip) "
-        "or a manifest file (.csv .parquet). Relative paths start at the project's root.",
+        description="A built-in name (digits, torchvision:NAME), or the path or address (s3://, "
+        "http://) of a folder, an archive (.tar .tar.gz .tgz .zip), a table (.csv .parquet) or "
+        "shards (train-{000..009}.tar). Relative paths start at the project's root.",
     )
+
+
+class CheckParams(_Section):
+    """What an audit check does with an image it finds."""
+
+    action: Literal["warn", "quarantine", "fail"] = Field(
+        description="warn: listed in data/audit/warnings.parquet and kept; quarantine: left out; "
+        "fail: the run stops."
+    )
+
+
+class StrictCheckParams(_Section):
+    """A check whose images cannot stay."""
+
+    action: Literal["quarantine", "fail"] = Field(
+        description="quarantine: left out; fail: the run stops."
+    )
+
+
+class SizeParams(CheckParams):
+    """Images that are very small or very large."""
+
+    min_side: Positive = Field(description="Least width and height, pixels.")
+    max_side: Positive = Field(description="Greatest width and height, pixels.")
+
+    @model_validator(mode="after")
+    def _something_is_between(self) -> Self:
+        if self.min_side > self.max_side:
+            raise ValueError(
+                f"min_side ({self.min_side}) must not be above max_side ({self.max_side})"
+            )
+        return self
+
+
+class AspectParams(CheckParams):
+    """Images that are very wide or very high."""
+
+    max_ratio: float = Field(ge=1, description="Longer side over shorter side, at most.")
+
+
+class ModeParams(CheckParams):
+    """Ways of storing pixels that hint at something odd, though all of them can be read."""
+
+    unexpected: tuple[
+        Literal["grey", "palette", "alpha", "cmyk", "sixteen_bit", "animated"], ...
+    ] = Field(description="The ways that are found by this check.")
+
+
+class BlurParams(CheckParams):
+    """Images without a sharp edge; 64 pixels and more on the shorter side."""
+
+    min_sharpness: Fraction = Field(
+        description="Least value of the Laplacian's 99th percentile at 256 pixels, 0 to 1."
+    )
+
+
+class DarkParams(CheckParams):
+    """Images without a bright spot."""
+
+    min_highlight: Fraction = Field(
+        description="Least brightness of the 99th percentile of the pixels, 0 to 1."
+    )
+
+
+class BrightParams(CheckParams):
+    """Images without a dark spot."""
+
+    max_shadow: Fraction = Field(
+        description="Greatest brightness of the 5th percentile of the pixels, 0 to 1."
+    )
+
+
+class InformationParams(CheckParams):
+    """Images of next to one brightness."""
+
+    min_entropy: float = Field(ge=0, le=8, description="Least entropy of the brightness, bits.")
+
+
+class NearDuplicateParams(CheckParams):
+    """Images that differ in size, compression or a slight crop only."""
+
+    min_side: int = Field(
+        ge=64, description="Images with a shorter side below this (pixels) are not compared."
+    )
+    max_distance: int = Field(
+        ge=0, le=16, description="Bits of the 64-bit perceptual hash that may differ."
+    )
+    max_colour: Fraction = Field(
+        description="Greatest mean difference of the colours of a 4x4 grid, 0 to 1."
+    )
+
+
+class WholeCheckParams(_Section):
+    """What a check of the data set as a whole does."""
+
+    action: Literal["warn", "fail"] = Field(
+        description="warn: told in data/audit/report.json; fail: the run stops."
+    )
+
+
+class BalanceParams(WholeCheckParams):
+    """Classes of very different size."""
+
+    max_ratio: float = Field(ge=1, description="Images of the largest class over the smallest.")
+
+
+class VolumeParams(WholeCheckParams):
+    """Classes of few images."""
+
+    min_images: Positive = Field(description="Least number of images of a class.")
+
+
+class DiversityParams(WholeCheckParams):
+    """Classes whose images are all alike."""
+
+    min_spread: float = Field(
+        ge=0, description="Least root mean square distance of a class's descriptors to their mean."
+    )
+
+
+class ChecksParams(_Section):
+    """The checks of the audit: thresholds, and what each does."""
+
+    unreadable: StrictCheckParams = Field(description="Empty, broken, cut off or far too large.")
+    extension: CheckParams = Field(description="A file name that speaks of another format.")
+    size: SizeParams
+    aspect: AspectParams
+    mode: ModeParams
+    blur: BlurParams
+    dark: DarkParams
+    bright: BrightParams
+    low_information: InformationParams
+    identifying: CheckParams = Field(
+        description="Metadata that lead to people or places: positions, serial numbers, names."
+    )
+    duplicate: CheckParams = Field(description="The same bytes as another image.")
+    leak: StrictCheckParams = Field(description="The same bytes in two given splits.")
+    label_conflict: CheckParams = Field(description="The same bytes under two labels.")
+    near_duplicate: NearDuplicateParams
+    near_leak: CheckParams = Field(description="Near duplicates in two given splits.")
+    near_label_conflict: CheckParams = Field(description="Near duplicates under two labels.")
+    group_leak: CheckParams = Field(description="A group in two given splits.")
+    class_balance: BalanceParams
+    class_volume: VolumeParams
+    diversity: DiversityParams
 
 
 class AuditParams(_Section):
@@ -53,6 +199,7 @@ class AuditParams(_Section):
     contact_sheet_images: Positive = Field(
         description="Number of images on the contact sheet, spread over the classes."
     )
+    checks: ChecksParams = Field(description="What is looked for, and what happens then.")
 
 
 class SplitParams(_Section):
@@ -64,6 +211,10 @@ class SplitParams(_Section):
     )
     test_ratio: float = Field(
         gt=0, lt=1, description="Share of all images held out as test where none is given."
+    )
+    drop_near_duplicates: bool = Field(
+        description="Whether train images that nearly equal an image of a given test or val "
+        "(and val images that nearly equal one of test) are left out."
     )
 
     @model_validator(mode="after")
@@ -79,33 +230,95 @@ class ShardParams(_Section):
     """How images are packed into WebDataset tars. A shard closes at whichever limit comes first."""
 
     max_images: Positive = Field(description="Images in one shard at most.")
-    max_bytes: Positive = Field(description="Bytes of image data in one shard at most.")
+    max_bytes: Positive = Field(description="Bytes of raw images in one shard at most.")
+    max_side: Positive | None = Field(
+        description="Images with a longer side are shrunk to it, pixels; null keeps all raw bytes."
+    )
+    strip_metadata: bool = Field(
+        description="Take out what identifies people, places and cameras (EXIF, XMP, comments); "
+        "pixels, orientation and colour profile stay."
+    )
 
 
 class OperationParams(_Section):
     """One random operation of an augmentation policy."""
 
-    operation: str = Field(description="A name in imagemill.augment.OPERATIONS.")
+    operation: str = Field(description="A name in docs/augmentation.md.")
     probability: Fraction = Field(description="Chance that the operation is applied to an image.")
     range: tuple[float, float] | None = Field(
         default=None,
         description="Lowest and highest strength, drawn evenly, in the operation's unit; "
-        "absent for operations without a strength (flips).",
+        "absent for operations without a strength (flips). random_resized_crop: share of the area.",
+    )
+    ratio: tuple[float, float] | None = Field(
+        default=None, description="random_resized_crop: width over height, lowest and highest."
+    )
+    count: Positive | None = Field(
+        default=None, description="rand_augment: operations an image gets."
+    )
+    magnitude: Annotated[int, Field(ge=0, le=30)] | None = Field(
+        default=None, description="rand_augment: how strong they are, 0 to 30."
+    )
+    width: Positive | None = Field(default=None, description="augmix: number of chains.")
+    depth: Positive | None = Field(default=None, description="augmix: operations a chain at most.")
+    severity: Annotated[int, Field(ge=1, le=10)] | None = Field(
+        default=None, description="augmix: how strong they are at most, 1 to 10."
+    )
+    alpha: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="mixup, cutmix: shares are Beta(alpha, alpha); augmix: of its weights. Large "
+        "values mix evenly, small ones leave one image nearly alone.",
     )
 
     @model_validator(mode="after")
     def _low_before_high(self) -> Self:
-        if self.range is not None and self.range[0] > self.range[1]:
-            raise ValueError(f"range must be [low, high], got {list(self.range)}")
+        for name in ("range", "ratio"):
+            pair = getattr(self, name)
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} must be [low, high], got {list(pair)}")
+        if self.ratio is not None and self.ratio[0] <= 0:
+            raise ValueError(f"ratio must be positive, got {list(self.ratio)}")
         return self
+
+
+class CopiesParams(_Section):
+    """How many offline copies of each training image are written: a number, or a mapping."""
+
+    default: int = Field(ge=0, description="Copies of an image; 0 writes none.")
+    classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, description="Other numbers for some classes, by name."
+    )
+    even_out: Positive | None = Field(
+        default=None,
+        description="Give smaller classes more copies, so that originals and copies together come "
+        "to as many as those of the largest class; this many an image at most.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_the_default(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"default": value}
+        if not isinstance(value, Mapping | CopiesParams):
+            raise ValueError(
+                "must be a whole number, or a mapping such as {default: 1, classes: {rare: 4}}, "
+                f"got {value!r}"
+            )
+        return value
+
+    @property
+    def most(self) -> int:
+        """Copies an image can get."""
+        return max(self.default, self.even_out or 0, *(self.classes or {}).values())
 
 
 class AugmentParams(_Section):
     """Augmentation: written to disk before training (offline) and drawn on the fly (online)."""
 
     seed: Seed = Field(description="Seed of all draws.")
-    copies: int = Field(
-        ge=0, description="Offline copies written per training image; 0 switches it off."
+    copies: CopiesParams = Field(
+        description="Offline copies written per training image; 0 switches it off. "
+        "Or {default: 1, classes: {rare: 4}}, or {default: 0, even_out: 4}."
     )
     offline: tuple[OperationParams, ...] = Field(
         description="Operations applied, in order, to each copy."
@@ -116,23 +329,61 @@ class AugmentParams(_Section):
 
     @model_validator(mode="after")
     def _copies_differ_from_originals(self) -> Self:
-        if self.copies and not self.offline:
-            raise ValueError("copies > 0 needs at least one operation under offline")
+        if self.copies.most and not self.offline:
+            raise ValueError("copies need at least one operation under offline")
         return self
 
 
 class LoadingParams(_Section):
     """From shards to arrays."""
 
-    resize: Literal["antialias", "linear"] = Field(
-        description="Kernel used to bring images to train.input_size: antialias (averages areas) "
-        "or linear (faster, aliases: another training input)."
+    resize: Literal["antialias", "linear", "reduced"] = Field(
+        description="Kernel that brings images to train.input_size, each another training input: "
+        "antialias (averages under a triangle), reduced (faster: halves, then interpolates) or "
+        "linear (interpolates, aliases when shrinking)."
     )
     cache_bytes: int = Field(
         ge=0,
         description="Decoded uint8 images of a split are kept in .imagemill/ and mapped to memory "
         "if they need no more than this; larger splits are decoded on the fly.",
     )
+    workers: int = Field(
+        ge=0,
+        le=64,
+        description="Decoding processes of each training process; 0: it decodes itself. Results do "
+        "not depend on it, and a split in the decoded cache needs none.",
+    )
+    stall_seconds: float = Field(
+        gt=0,
+        description="A decoding process or a download that gets nowhere for so long is given up.",
+    )
+    ledger: bool = Field(
+        description="Count what every epoch consumes and stop if an image is missing or doubled."
+    )
+    layout: Literal["local", "streaming"] = Field(
+        description="local: shards in data/. streaming: shards fetched from `remote` when needed."
+    )
+    remote: str | None = Field(
+        description="Streaming: a folder or address (s3://, https://) with a copy of data/; null "
+        "in the local layout."
+    )
+    stream_cache_bytes: Positive = Field(
+        description="Streaming: bytes of shards kept in .imagemill/stream at most."
+    )
+    window_shards: Positive = Field(
+        description="Streaming: number of shards an epoch mixes with one another at a time."
+    )
+
+    @model_validator(mode="after")
+    def _streams_from_somewhere(self) -> Self:
+        if self.layout == "streaming" and not self.remote:
+            raise ValueError("layout: streaming needs remote, the folder or address of the shards")
+        return self
+
+    @property
+    def order(self) -> str:
+        """What the order of training depends on beside seed and samples."""
+        return "all" if self.layout == "local" else f"window of {self.window_shards} shards"
 
 
 class TrainParams(_Section):
@@ -188,6 +439,22 @@ class TrainParams(_Section):
         if self.loss == "mse" and self.label_smoothing:
             raise ValueError("label_smoothing belongs to cross_entropy; set it to 0 with mse")
         return self
+
+
+class LabelReviewParams(_Section):
+    """Which labels a person should look at again."""
+
+    enabled: bool = Field(
+        description="Off: the stage writes an empty list. On: it trains `folds` times."
+    )
+    folds: int = Field(
+        ge=2, le=100, description="Parts held out in turn; a model is trained without each."
+    )
+    epochs: Positive = Field(description="Passes of each of these trainings.")
+    include_test: bool = Field(
+        description="Look at test too; its images are never trained on. See docs/labels.md first."
+    )
+    pictures: Positive = Field(description="Suggestions shown on the page at most; all are listed.")
 
 
 class PruneParams(_Section):
@@ -319,6 +586,7 @@ class Params(_Section):
     augment: AugmentParams
     loading: LoadingParams
     train: TrainParams
+    label_review: LabelReviewParams
     compress: CompressParams
     evaluate: EvaluateParams
     explain: ExplainParams

@@ -20,8 +20,11 @@ from imagemill.records import publishing
 BATCH_ROWS = 4096
 GROUP_ROWS = 16384
 RUN_ROWS = 32768
-# Rows of one run held while merging: memory grows by BLOCK_ROWS / RUN_ROWS rows per row.
+# Of wide rows (annotations) a run holds fewer.
+RUN_BYTES = 1 << 26
+# Rows of one run held while merging, and runs merged at once.
 BLOCK_ROWS = 512
+MERGED_RUNS = 16
 
 # Columns that repeat; a dictionary of unique strings would only cost memory.
 _REPEATING = ["uri", "target", "group", "split", "shard", "check", "mode", "format"]
@@ -212,8 +215,9 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[RowWriter]:
 class SortedRuns:
     """Sorts any number of rows by one string column, holding only a few of them.
 
-    Rows are sorted in runs of `RUN_ROWS`; runs go to `folder`, which is emptied at the start and
-    removed at the end. `merged` may be called any number of times once all rows are added.
+    Rows are sorted in runs of `RUN_ROWS`, or `RUN_BYTES` if that is less; runs go to `folder`,
+    which is emptied at the start and removed at the end. `merged` may be called any number of
+    times once all rows are added.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, *, by: str) -> None:
@@ -221,7 +225,7 @@ class SortedRuns:
         self._schema = schema
         self._by = by
         self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
         self._runs: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -239,7 +243,8 @@ class SortedRuns:
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
             self._held.append(batch)
             self._held_rows += batch.num_rows
-        if self._held_rows >= RUN_ROWS:
+            self._held_bytes += batch.nbytes
+        if self._held_rows >= RUN_ROWS or self._held_bytes >= RUN_BYTES:
             self._write_run()
 
     def add_rows(self, rows: list[tuple[Any, ...]]) -> None:
@@ -256,8 +261,29 @@ class SortedRuns:
             return
         if self._held:
             self._write_run()
+        while len(self._runs) > MERGED_RUNS:
+            self._runs = [self._joined(group) for group in self._groups()]
+        yield from self._merged(self._runs)
+
+    def _groups(self) -> Iterator[list[Path]]:
+        for start in range(0, len(self._runs), MERGED_RUNS):
+            yield self._runs[start : start + MERGED_RUNS]
+
+    def _joined(self, runs: list[Path]) -> Path:
+        """Several runs as one, in place of the first: a block of each is looked at in every step
+        of a merge, so the time of merging all at once would grow with the square of their number.
+        """
+        if len(runs) == 1:
+            return runs[0]
+        joined = runs[0].with_suffix(".joined")
+        self._write(joined, self._merged(runs))
+        for path in runs:
+            path.unlink()
+        return joined.rename(runs[0])
+
+    def _merged(self, paths: list[Path]) -> Iterator[pa.Table]:
         with ExitStack() as stack:
-            runs = [_Run(stack.enter_context(pa.OSFile(str(path)))) for path in self._runs]
+            runs = [_Run(stack.enter_context(pa.OSFile(str(path)))) for path in paths]
             yield from _merge(runs, self._by)
 
     def _sorted_held(self) -> pa.Table:
@@ -270,14 +296,30 @@ class SortedRuns:
 
     def _write_run(self) -> None:
         path = self.folder / f"{len(self._runs):06d}.arrow"
+        self._write(path, [self._sorted_held()])
+        self._runs.append(path)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+    def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as out:
-                out.write_table(self._sorted_held(), max_chunksize=BLOCK_ROWS)
+                for table in _gathered(tables, BLOCK_ROWS):
+                    out.write_table(table.combine_chunks(), max_chunksize=BLOCK_ROWS)
         except OSError as error:
             raise DiskError(f"cannot write {path}: {error}") from error
-        self._runs.append(path)
-        self._held, self._held_rows = [], 0
+
+
+def _gathered(tables: Iterable[pa.Table], least_rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables that are not too small."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(part.num_rows for part in held) >= least_rows:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 class _Run:

@@ -36,10 +36,13 @@ MANIFEST = INGEST / "manifest.parquet"
 KEEP = AUDIT / "keep.parquet"
 QUARANTINE = AUDIT / "quarantine.parquet"
 SPLITS = SPLIT / "split.parquet"
+DROPPED = SPLIT / "dropped.parquet"  # columns of quarantine.parquet: kept images in no split
 SHARD_MANIFEST = SHARDS / "manifest.json"
 SHARD_INDEX = SHARDS / "index.parquet"
 AUGMENTED_INDEX = AUGMENTED / "index.parquet"
+AUGMENTED_MANIFEST = AUGMENTED / "manifest.json"
 REGISTER = REPORTS / "register.json"
+LABEL_REVIEW = REPORTS / "label_review.csv"
 REVIEW = Path("labels/review.csv")
 SEEN = STATE / "seen.parquet"
 
@@ -119,7 +122,9 @@ AUGMENTED_SCHEMA = pa.schema(
     [
         *INDEX_SCHEMA,
         pa.field("parent_key", pa.string()),  # null: an original
-        pa.field("operations", pa.string()),  # JSON: [{operation, strength}], null: an original
+        pa.field(
+            "operations", pa.string()
+        ),  # JSON: [{operation, strengths, positions}], null: an original
         pa.field("seed", pa.int64()),
     ]
 )
@@ -164,6 +169,7 @@ class ShardEntry(Record):
     sha256: str
     num_samples: int
     size_bytes: int
+    annotations: str | None = None  # digest of those it holds; None: it holds none
 
 
 class ShardManifest(Record):
@@ -182,11 +188,19 @@ class ShardManifest(Record):
     source: str | None = None
     max_images: int | None = None
     max_bytes: int | None = None
+    max_side: int | None = None
+    strip_metadata: bool = False
 
 
 class Architecture(Record):
     name: str  # in imagemill.models.MODELS
     arguments: dict[str, Any]  # what its builder takes beside channels, input_size, num_classes
+
+
+class CopiesManifest(Record):
+    """data/augmented/manifest.json; not there where no copies were written."""
+
+    shards: list[ShardEntry]
 
 
 class ModelCard(Record):

@@ -1,4 +1,4 @@
-"""Notice a changed source by its names, sizes and modification times; no image is read."""
+"""Notice a changed source by its names, sizes and modification times (remote: etags), unread."""
 
 import hashlib
 from contextlib import suppress
@@ -9,7 +9,7 @@ from pydantic import Field
 from imagemill.errors import IntegrityError
 from imagemill.params import IngestParams, Params
 from imagemill.records import DATA, SOURCE, STATE, Record
-from imagemill.sources import archive, kind_of, open_source
+from imagemill.sources import kind_of, open_source
 
 # A shard holds two headers and two paddings an image.
 _OVERHEAD_BYTES_PER_IMAGE = 2048
@@ -22,7 +22,7 @@ class Scan(Record):
 
     source: str
     kind: str
-    fingerprint: str  # sha256 over names, sizes and modification times
+    fingerprint: str  # sha256 over names, sizes and modification times (or etags)
     num_files: int
     size_bytes: int
     changed: bool = Field(default=False, exclude=True)  # by this scan; not part of the file
@@ -50,12 +50,12 @@ def scan(root: Path, params: IngestParams) -> Scan:
 def disk_needed(root: Path, params: Params) -> int:
     """Bytes a whole run will add to the disk, estimated from above.
 
-    The sum of: the plain tar of a compressed archive; shards (image bytes and tar padding) and
-    the offline copies at the size of their originals, both twice because DVC's cache keeps a
-    second copy; the loader's cache of decoded images, for which ten times the image bytes are
-    assumed, up to `loading.cache_bytes`; and a fixed 300 MB for models, reports and the stores of
-    the services. What an earlier run left in `data/` and `.imagemill/` is taken off, since it is
-    replaced or used again. The number of files in a tar is estimated from its first ones.
+    The sum of: the plain tars of what cannot be read in place; shards (image bytes and tar
+    padding) and the offline copies at the size of their originals, both twice because DVC's cache
+    keeps a second copy; the loader's cache of decoded images, for which ten times the image bytes
+    are assumed, up to `loading.cache_bytes`; and a fixed 300 MB for models, reports and the stores
+    of the services. What an earlier run left in `data/` and `.imagemill/` is taken off, since it
+    is replaced or used again. The number of files in a tar is estimated from its first ones.
 
     Args:
         root: The project's root.
@@ -64,12 +64,9 @@ def disk_needed(root: Path, params: Params) -> int:
     Raises:
         SourceError: the source is missing or unreadable.
     """
-    found = _look(root, params.ingest.source)
-    held = archive.Volume(found.num_files, found.size_bytes, 0)
-    if found.kind == "archive":
-        held = archive.volume(root, found.source)
+    held = open_source(root, params.ingest.source).volume()
     shards = held.content_bytes + _OVERHEAD_BYTES_PER_IMAGE * held.num_files
-    copies = shards * params.augment.copies
+    copies = shards * params.augment.copies.most
     cache = min(params.loading.cache_bytes, 10 * held.content_bytes)
     present = _bytes_below(root / DATA) + _bytes_below(root / STATE)
     return max(held.unpacked_bytes + 2 * (shards + copies) + cache - present, 0) + _FIXED_BYTES
@@ -78,8 +75,8 @@ def disk_needed(root: Path, params: Params) -> int:
 def _look(root: Path, text: str) -> Scan:
     hasher = hashlib.sha256()
     num_files = size_bytes = 0
-    for name, size, mtime_ns in open_source(root, text).stats():
-        hasher.update(f"{name}\0{size}\0{mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    for name, size, mark in open_source(root, text).stats():
+        hasher.update(f"{name}\0{size}\0{mark}\n".encode("utf-8", "surrogateescape"))
         num_files += not name.endswith("/")
         size_bytes += size
     return Scan(

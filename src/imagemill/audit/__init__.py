@@ -1,5 +1,5 @@
 """Is this data fit to train on? One decode of each image, in processes of their own."""
 
-from imagemill.audit.stage import CLASS_BALANCE, CONTACT_SHEET, REPORT, audit
+from imagemill.audit.stage import CLASS_BALANCE, CONTACT_SHEET, PAGE, REPORT, WARNINGS, audit
 
-__all__ = ["CLASS_BALANCE", "CONTACT_SHEET", "REPORT", "audit"]
+__all__ = ["CLASS_BALANCE", "CONTACT_SHEET", "PAGE", "REPORT", "WARNINGS", "audit"]

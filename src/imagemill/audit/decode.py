@@ -1,12 +1,8 @@
-"""One image, decoded once: is it whole, and what is in it?"""
+"""One image, decoded once and to its end: is it whole?"""
 
 import io
-import struct
 import warnings
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 # What both Pillow and OpenCV read, and nothing that starts another program (EPS would).
@@ -14,94 +10,95 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA"
 
 _PNG_END = b"IEND\xae\x42\x60\x82"
 
+# Decoders of these hold a large image several times over.
+_HUNGRY_FORMATS = frozenset(["AVIF", "JPEG2000", "WEBP"])
+_MANY_PIXELS = 16_000_000
+
+NO_MEMORY = "decoding needs more memory than a worker may have"
+
 # One band (beside alpha), and the band is brightness.
 GREY_MODES = frozenset(["1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"])
 # Numbers of no fixed range: which of them is white, nobody says.
 _RANGELESS_MODES = frozenset(["I", "F"])
 
-# A level and its square, in 0..1.
-_MOMENTS_L2 = np.stack([np.arange(256) / 255, (np.arange(256) / 255) ** 2], axis=1)
+
+class UnfitError(Exception):
+    """This image cannot be used; never leaves the audit.
+
+    Args:
+        check: corrupt, truncated, over_large or unsupported.
+        reason: One sentence for whoever looks after the images.
+        size: Width and height as far as the header tells, else zeros.
+    """
+
+    def __init__(self, check: str, reason: str, size: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(reason)
+        self.check = check
+        self.reason = reason
+        self.size = size
 
 
-class Verdict(NamedTuple):
-    """What became of one image; `check` is None when it is fit, and then the rest is known."""
-
-    check: str | None
-    reason: str | None
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    format: str = ""
-    mean_rgb: tuple[float, ...] = (0.0, 0.0, 0.0)
-    mean_square_rgb: tuple[float, ...] = (0.0, 0.0, 0.0)
-
-
-def prepare(max_pixels: int) -> None:
-    """Get ready: Pillow refuses larger images, also those inside others, in this whole process."""
+def prepare() -> None:
+    """Get this process ready: what Pillow warns of on strange files is told by `decoded` alone."""
     Image.preinit()
-    Image.MAX_IMAGE_PIXELS = max_pixels
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def judge(content: bytes) -> Verdict:
-    """Decode an image fully; `prepare` comes first.
+def decoded(content: bytes, *, max_pixels: int) -> Image.Image:
+    """Decode all pixels of an image's first frame; `prepare` comes first.
 
-    Returns:
-        Fit, or the check that failed (`corrupt`, `truncated`, `over_large`, `unsupported`).
+    Args:
+        content: The encoded image.
+        max_pixels: Larger images are refused by their header, also those inside others.
+
+    Raises:
+        UnfitError: it is no image, or not a whole one, or none we can make sense of.
     """
     try:
-        return _decoded(content)
+        return _decoded(content, max_pixels)
+    except UnfitError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return Verdict("over_large", str(error).partition(", could be")[0])
+        raise UnfitError("over_large", str(error).partition(", could be")[0]) from None
     except Exception as error:
         # Decoders raise anything at all on hostile bytes; every one of it means the same.
-        return _failed(error, content)
+        raise _failed(error, content) from None
 
 
-def _decoded(content: bytes) -> Verdict:
+def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+    # The outermost size is ours to judge, for we want to know it; then Pillow watches.
+    Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        width, height = image.size
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        if image.width * image.height > max_pixels:
+            told = f"{image.width} x {image.height} pixels, more than audit.max_pixels"
+            raise UnfitError("over_large", told, image.size)
         if image.mode in _RANGELESS_MODES:
-            return Verdict("unsupported", f"mode {image.mode} has no white; save 8 or 16 bits")
-        image.load()
+            told = f"mode {image.mode} has no white; save 8 or 16 bits"
+            raise UnfitError("unsupported", told)
+        _load(image)
         # Pillow stops at the last pixel; without the end mark the file was cut all the same.
         if image.format == "PNG" and _PNG_END not in content:
-            return Verdict("truncated", "the end of the PNG is missing")
-        try:
-            mean, square = _statistics(image)
-        except ValueError as error:
-            return Verdict("unsupported", str(error))
-        return Verdict(None, None, width, height, image.mode, image.format or "", mean, square)
+            raise UnfitError("truncated", "the end of the PNG is missing")
+        return image
 
 
-def _failed(error: Exception, content: bytes) -> Verdict:
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        # Some decoders report memory they did not get as a fault of the file.
+        if image.width * image.height > _MANY_PIXELS and image.format in _HUNGRY_FORMATS:
+            raise UnfitError("over_large", f"{error}, or {NO_MEMORY}", image.size) from None
+        raise
+
+
+def _failed(error: Exception, content: bytes) -> UnfitError:
     told = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        return Verdict("corrupt", f"no image of a known format ({len(content)} bytes)")
+        return UnfitError("corrupt", f"no image of a known format ({len(content)} bytes)")
+    if isinstance(error, MemoryError):
+        return UnfitError("over_large", NO_MEMORY)
     check = "truncated" if "truncated" in told.lower() else "corrupt"
-    return Verdict(check, told)
-
-
-def _statistics(image: Image.Image) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and mean square over all pixels of each of R, G, B in 0..1."""
-    counts_CL = _histogram(image)
-    moments_2C = (counts_CL @ _MOMENTS_L2 / (image.width * image.height)).T.tolist()
-    mean, square = (
-        tuple(moments) if len(moments) == 3 else tuple(moments * 3) for moments in moments_2C
-    )
-    return mean, square
-
-
-def _histogram(image: Image.Image) -> NDArray[np.int64]:
-    """Counts of the 256 levels, [1 or 3, 256]; alpha is left out."""
-    if image.mode.startswith("I;16"):
-        # 16-bit levels, by their upper byte.
-        levels_HW = np.asarray(image).astype(np.uint16) >> 8
-        return np.bincount(levels_HW.ravel(), minlength=256).reshape(1, 256)
-    if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
-        image = image.convert("L" if image.mode in GREY_MODES else "RGB")
-    bands = 1 if image.mode in ("L", "LA") else 3
-    counts = image.histogram()[: bands * 256]
-    # An eighth of the time of np.array(counts), which for tiny images is half of all.
-    return np.frombuffer(struct.pack(f"{len(counts)}q", *counts), np.int64).reshape(bands, 256)
+    return UnfitError(check, told)

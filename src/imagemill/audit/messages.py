@@ -1,15 +1,17 @@
 """What the parent and its decoding processes say to one another.
 
-A message is eight bytes of length and a body; bodies are Arrow streams, so nothing is unpickled.
+A message is eight bytes of length and a body: an Arrow stream there, JSON and records of fixed size
+back. So nothing is unpickled.
 """
 
 import io
-from typing import IO
+import json
+from typing import IO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from imagemill.audit.decode import Verdict
-from imagemill.records import KEEP_SCHEMA
+from imagemill.audit.facts import FACTS, Facts
 
 REQUEST_SCHEMA = pa.schema(
     [
@@ -17,13 +19,6 @@ REQUEST_SCHEMA = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
-VERDICT_SCHEMA = pa.schema(
-    [
-        pa.field("check", pa.string()),
-        pa.field("reason", pa.string()),
-        *(KEEP_SCHEMA.field(name) for name in Verdict._fields[2:]),
     ]
 )
 # The first byte of an answer; a fault is told in text, the user's and ours.
@@ -58,3 +53,22 @@ def packed(rows: pa.RecordBatch) -> bytes:
 def unpacked(body: bytes | memoryview) -> pa.RecordBatch:
     """The rows of an Arrow stream."""
     return pa.ipc.open_stream(body).read_next_batch()
+
+
+class Answer(NamedTuple):
+    """What a worker found out about the images of a request."""
+
+    facts_N: Facts
+    reasons: list[str | None]  # of faults
+
+
+def written(answer: Answer) -> bytes:
+    """An answer as bytes: to make an array of a list Arrow would import pandas, half a second."""
+    texts = json.dumps(answer.reasons).encode()
+    return len(texts).to_bytes(8, "little") + texts + answer.facts_N.tobytes()
+
+
+def read(body: bytes | memoryview) -> Answer:
+    """The answer that was written."""
+    stop = 8 + int.from_bytes(body[:8], "little")
+    return Answer(np.frombuffer(body[stop:], FACTS), json.loads(bytes(body[8:stop])))

@@ -1,9 +1,12 @@
 """Pictures of a data set: some images of each class, and how many there are."""
 
+import base64
 import io
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imagemill.records import publishing
 from imagemill.sources import RawReader
@@ -66,11 +69,25 @@ def draw_class_balance(path: Path, counts: dict[str, int]) -> None:
     _save(chart, path)
 
 
-def _tile(content: bytes) -> Image.Image:
+def thumbnail_uri(content: bytes, side: int) -> str:
+    """An image, fitted into a square and as training sees it, as a data URI."""
+    stream = io.BytesIO()
+    tile = _tile(content, side)
+    tile.save(stream, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _tile(content: bytes, side: int = _TILE) -> Image.Image:
     """The whole image, as large as fits; small ones are enlarged without smoothing."""
-    with Image.open(io.BytesIO(content)) as image:
-        tile = _eight_bit(image).convert("RGB")
-    scale = min(_TILE / tile.width, _TILE / tile.height)
+    with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
+        warnings.simplefilter("ignore")  # all that is to be said of the file has been said
+        # A JPEG is decoded at a fraction of its size where that is enough.
+        image.draft("RGB", (2 * side, 2 * side))
+        tile = _eight_bit(image)
+        with suppress(Exception):  # metadata that cannot be read turn nothing
+            tile = ImageOps.exif_transpose(tile)
+        tile = tile.convert("RGB")
+    scale = min(side / tile.width, side / tile.height)
     size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
     return tile.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BOX)
 
@@ -91,4 +108,4 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _save(image: Image.Image, path: Path) -> None:
     with publishing(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", compress_level=2)

@@ -4,6 +4,7 @@ Own code instead of `concurrent.futures`: an image that crashes its decoder, or 
 ever, ends a worker; there the whole pool is lost with it, here the image is found and named.
 """
 
+import os
 import selectors
 import signal
 import subprocess
@@ -15,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from imagemill.audit.decode import Verdict
+from imagemill.audit.facts import Record, facts_of
 from imagemill.audit.messages import (
     ANSWER,
     USER_FAULT,
-    VERDICT_SCHEMA,
+    Answer,
     packed,
+    read,
     receive,
     send,
-    unpacked,
 )
 from imagemill.errors import SourceError
 from imagemill.params import AuditParams
@@ -34,6 +36,13 @@ C = TypeVar("C")
 
 # Answers that may wait for an earlier one, a worker.
 _AHEAD = 8
+# One thread a worker, and no memory reserved ahead: the worker's limit counts what is reserved.
+_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_NO_ANSWER = Answer(facts_of([]), [])
 
 
 @dataclass(slots=True)
@@ -42,11 +51,11 @@ class _Task(Generic[C]):
 
     context: C
     rows: pa.RecordBatch
-    verdicts: pa.RecordBatch | None = None
+    answer: Answer | None = None
 
 
 class DecodingPool:
-    """Judges images in up to `workers` processes; a context manager that leaves none behind."""
+    """Measures images in up to `workers` processes; a context manager that leaves none behind."""
 
     def __init__(self, root: Path, params: AuditParams, *, workers: int) -> None:
         self._root = root
@@ -65,32 +74,34 @@ class DecodingPool:
             worker.stop()
         self._selector.close()
 
-    def judge(self, jobs: Iterable[tuple[C, pa.RecordBatch]]) -> Iterator[tuple[C, pa.RecordBatch]]:
-        """Verdicts of batches of images, in the order of the batches.
+    def measure(self, jobs: Iterable[tuple[C, pa.RecordBatch]]) -> Iterator[tuple[C, Answer]]:
+        """Facts of batches of images, in the order of the batches.
+
+        A batch of no image waits for its turn and needs no process.
 
         Args:
             jobs: Anything the caller wants back, and the images (`messages.REQUEST_SCHEMA`).
 
         Yields:
-            What the caller gave, and a verdict (`messages.VERDICT_SCHEMA`) for each image.
+            What the caller gave, and what was found out about its images.
         """
         tasks: deque[_Task[C]] = deque()
         for context, rows in jobs:
             task = _Task(context, rows)
             tasks.append(task)
-            self._give(task)
+            if rows.num_rows:
+                self._give(task)
+            else:
+                task.answer = _NO_ANSWER
             yield from self._finished(tasks, at_most=_AHEAD * self._max_workers)
         yield from self._finished(tasks, at_most=0)
 
-    def _finished(
-        self, tasks: deque[_Task[C]], *, at_most: int
-    ) -> Iterator[tuple[C, pa.RecordBatch]]:
+    def _finished(self, tasks: deque[_Task[C]], *, at_most: int) -> Iterator[tuple[C, Answer]]:
         """What is ready at the front, waiting only while more than `at_most` are on their way."""
-        while tasks and (tasks[0].verdicts is not None or len(tasks) > at_most):
-            while tasks[0].verdicts is None:
+        while tasks and (tasks[0].answer is not None or len(tasks) > at_most):
+            while (answer := tasks[0].answer) is None:
                 self._collect()
-            task = tasks.popleft()
-            yield task.context, task.verdicts
+            yield tasks.popleft().context, answer
 
     def _give(self, task: _Task[C]) -> None:
         while not self._idle and len(self._busy) == self._max_workers:
@@ -103,16 +114,16 @@ class DecodingPool:
         """Take in at least one answer."""
         for event, _ in self._selector.select():
             worker = event.data
-            verdicts = worker.answer()
+            answer = worker.answer()
             task = self._busy.pop(worker, None)
-            if verdicts is None:
+            if answer is None:
                 # An idle worker that dies had nothing to lose.
                 self._forget(worker)
-                verdicts = self._one_by_one(task.rows) if task else None
+                answer = self._one_by_one(task.rows) if task else None
             else:
                 self._idle.append(worker)
             if task:
-                task.verdicts = verdicts
+                task.answer = answer
 
     def _new_worker(self) -> "_Worker":
         worker = _Worker(self._root, self._params)
@@ -127,30 +138,30 @@ class DecodingPool:
             self._idle.remove(worker)
         worker.stop()
 
-    def _one_by_one(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+    def _one_by_one(self, rows: pa.RecordBatch) -> Answer:
         """Find which of a batch ended its worker."""
         worker = _Worker(self._root, self._params)
         found = []
         try:
             for index in range(rows.num_rows):
                 worker.ask(rows.slice(index, 1))
-                verdict = worker.answer()
-                if verdict is None:
-                    verdict = self._cause_of_death(worker)
+                answer = worker.answer()
+                if answer is None:
+                    answer = self._cause_of_death(worker)
                     worker = _Worker(self._root, self._params)
-                found.append(verdict)
+                found.append(answer)
         finally:
             worker.stop()
-        return pa.Table.from_batches(found).combine_chunks().to_batches()[0]
+        facts_N = np.concatenate([answer.facts_N for answer in found])
+        return Answer(facts_N, [reason for answer in found for reason in answer.reasons])
 
-    def _cause_of_death(self, worker: "_Worker") -> pa.RecordBatch:
+    def _cause_of_death(self, worker: "_Worker") -> Answer:
         status = worker.stop()
-        verdict = Verdict("corrupt", f"the decoder crashed (signal {-status})")
+        fault, reason = "corrupt", f"the decoder crashed (signal {-status})"
         if status == -signal.SIGPROF:
             seconds = self._params.decode_seconds
-            verdict = Verdict("timeout", f"decoding took more than {seconds:g} s of computing time")
-        row = dict(zip(VERDICT_SCHEMA.names, ([value] for value in verdict), strict=True))
-        return pa.RecordBatch.from_pydict(row, schema=VERDICT_SCHEMA)
+            fault, reason = "timeout", f"decoding took more than {seconds:g} s of computing time"
+        return Answer(facts_of([Record(fault, transient=True)]), [reason])
 
 
 class _Worker:
@@ -162,18 +173,19 @@ class _Worker:
             [*command, str(root), params.model_dump_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=os.environ | _ENVIRONMENT,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._questions = self._process.stdin
         self.answers = self._process.stdout
 
     def ask(self, rows: pa.RecordBatch) -> None:
-        """Send images; whether anybody is there to judge them shows in `answer`."""
+        """Send images; whether anybody is there to look at them shows in `answer`."""
         with suppress(BrokenPipeError):
             send(self._questions, packed(rows))
 
-    def answer(self) -> pa.RecordBatch | None:
-        """Verdicts, or None when an image ended the process.
+    def answer(self) -> Answer | None:
+        """Facts, or None when an image ended the process.
 
         Raises:
             SourceError: the raw images cannot be read.
@@ -189,7 +201,7 @@ class _Worker:
             raise SourceError(body[1:].decode())
         if body[:1] != ANSWER:
             raise RuntimeError(f"a decoding process failed:\n{body[1:].decode()}")
-        return unpacked(memoryview(body)[1:])
+        return read(memoryview(body)[1:])
 
     def stop(self) -> int:
         """End the process if it still runs; it holds nothing that could be lost."""

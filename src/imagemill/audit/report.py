@@ -1,17 +1,32 @@
-"""What the audit found, counted while the verdicts stream by."""
+"""data/audit/report.json: what the audit counted and found."""
 
-from collections import Counter
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from imagemill.records import Record
 
-# Bad images named in the report and in the message; all of them are in quarantine.parquet.
-_EXAMPLES = 20
+
+class NearGroups(Record):
+    """Images that nearly equal one another."""
+
+    num_groups: int
+    num_images: int
+    largest: int
+
+
+class Diversity(Record):
+    """How much the kept images differ, by descriptors of their colours and edges."""
+
+    spread: float  # root mean square distance to the mean descriptor; a grey level is 1/255
+    effective_dimensions: float  # of 64: participation ratio of the descriptors' variance
+    least_by_class: dict[str, float]  # spread inside a class, the least ones
+
+
+class WholeFinding(Record):
+    """What is wrong with the data set as a whole."""
+
+    check: str
+    action: str
+    told: str
 
 
 class AuditReport(Record):
@@ -26,80 +41,18 @@ class AuditReport(Record):
     classes: dict[str, int]  # kept images; of labelled ones
     num_unlabelled: int
     given_splits: dict[str, int]  # kept images
-    width: dict[str, int]  # min, median, max in pixels
+    width: dict[str, int]  # min, median, max in pixels, upright
     height: dict[str, int]
     modes: dict[str, int]
     formats: dict[str, int]
     channel_mean_rgb: list[float]  # over images, each as much as any other, in 0..1
     channel_std_rgb: list[float]
-
-
-class Tally:
-    """Counts that do not grow with the number of images."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, Counter[Any]] = {
-            name: Counter() for name in ("target", "split", "width", "height", "mode", "format")
-        }
-        self._checks: Counter[str] = Counter()
-        self._examples: list[dict[str, str]] = []
-        self._mean_3: NDArray[np.float64] = np.zeros(3)
-        self._square_3: NDArray[np.float64] = np.zeros(3)
-
-    def add_kept(self, rows: pa.Table) -> None:
-        """Count rows that hold the columns of keep.parquet, target and split."""
-        for name, counts in self._counts.items():
-            for entry in pc.value_counts(rows[name]).to_pylist():
-                counts[entry["values"]] += entry["counts"]
-        self._mean_3 += _column_sums(rows["mean_rgb"])
-        self._square_3 += _column_sums(rows["mean_square_rgb"])
-
-    def add_quarantined(self, rows: pa.Table) -> None:
-        """Count rows of quarantine.parquet."""
-        for entry in pc.value_counts(rows["check"]).to_pylist():
-            self._checks[entry["values"]] += entry["counts"]
-        wanted = _EXAMPLES - len(self._examples)
-        self._examples += rows.slice(0, wanted).to_pylist()
-
-    def report(self, *, budget: float) -> AuditReport:
-        """Everything counted so far."""
-        kept, bad = self._counts["target"].total(), self._checks.total()
-        mean_3 = self._mean_3 / max(kept, 1)
-        variance_3 = np.maximum(self._square_3 / max(kept, 1) - mean_3**2, 0)
-        return AuditReport(
-            num_images=kept + bad,
-            num_kept=kept,
-            num_quarantined=bad,
-            quarantine_budget=budget,
-            quarantined_by_check=dict(sorted(self._checks.items())),
-            first_quarantined=self._examples,
-            classes=_named(self._counts["target"]),
-            num_unlabelled=self._counts["target"][None],
-            given_splits=_named(self._counts["split"]),
-            width=_range(self._counts["width"]),
-            height=_range(self._counts["height"]),
-            modes=_named(self._counts["mode"]),
-            formats=_named(self._counts["format"]),
-            channel_mean_rgb=mean_3.round(6).tolist(),
-            channel_std_rgb=np.sqrt(variance_3).round(6).tolist(),
-        )
-
-
-def _column_sums(vectors: pa.ChunkedArray) -> NDArray[np.float64]:
-    flat = vectors.combine_chunks().flatten().to_numpy()
-    sums: NDArray[np.float64] = flat.reshape(-1, 3).sum(axis=0, dtype=np.float64)
-    return sums
-
-
-def _named(counts: Counter[Any]) -> dict[str, int]:
-    return {name: counts[name] for name in sorted(name for name in counts if name is not None)}
-
-
-def _range(counts: Counter[Any]) -> dict[str, int]:
-    """Smallest, median and largest of counted numbers."""
-    if not counts:
-        return {}
-    numbers = sorted(counts)
-    ranks = np.cumsum([counts[number] for number in numbers])
-    median = numbers[int(np.searchsorted(ranks, (counts.total() + 1) // 2))]
-    return {"min": numbers[0], "median": median, "max": numbers[-1]}
+    # Thresholds and action of each check of params.yaml as they were.
+    checks: dict[str, dict[str, Any]]
+    warned_by_check: dict[str, int]  # kept images; one image may be under several
+    whole: list[WholeFinding]
+    orientations: dict[str, int]  # EXIF 1 to 8, kept images
+    forms: dict[str, int]  # grey, palette, alpha, cmyk, sixteen_bit, animated: kept images
+    identifying: dict[str, int]  # gps, serial_number, person, maker_note: kept images
+    near_groups: NearGroups
+    diversity: Diversity

@@ -1,25 +1,40 @@
-"""The stage `audit`: every image decoded once, the unfit ones set apart with a reason."""
+"""The stage `audit`: every image decoded once in its life, the unfit ones set apart with a reason.
 
-import bisect
+Two passes over the manifest. The first takes facts of each image, from the cache or from a decoding
+process; then images are compared with one another; the second applies thresholds and writes.
+"""
+
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from imagemill.audit.duplicates import Duplicates, find_duplicates
-from imagemill.audit.messages import REQUEST_SCHEMA
-from imagemill.audit.pictures import Place, draw_class_balance, draw_contact_sheet
+from imagemill.audit.cache import CACHE, Cache
+from imagemill.audit.checks import Batch
+from imagemill.audit.columns import Columns, read_columns
+from imagemill.audit.gather import Gathered, gather, parts_of
+from imagemill.audit.groups import Alike, Groups, grouped
+from imagemill.audit.offenders import Offenders, is_decoded, places_of
+from imagemill.audit.outcome import fault_of, told_of
+from imagemill.audit.page import write_page
+from imagemill.audit.picks import Picks
+from imagemill.audit.pictures import draw_class_balance, draw_contact_sheet
 from imagemill.audit.pool import DecodingPool
-from imagemill.audit.report import AuditReport, Tally
-from imagemill.errors import BudgetError, SourceError
+from imagemill.audit.relations import NO_TWIN, Relations, exact_relations, near_relations
+from imagemill.audit.report import AuditReport, NearGroups
+from imagemill.audit.spool import Spool
+from imagemill.audit.tables import finding_rows, kept_rows
+from imagemill.audit.tally import Tally
+from imagemill.audit.verdicts import Actions, judge
+from imagemill.audit.whole import judge_whole
 from imagemill.params import AuditParams
-from imagemill.parquet import RowWriter, read_batches, writing
+from imagemill.parquet import RowWriter, writing
 from imagemill.records import (
     AUDIT,
     KEEP,
@@ -33,13 +48,15 @@ from imagemill.records import (
 from imagemill.sources import RawReader
 
 REPORT = AUDIT / "report.json"
+PAGE = AUDIT / "report.html"
+WARNINGS = AUDIT / "warnings.parquet"
 CONTACT_SHEET = AUDIT / "contact_sheet.png"
 CLASS_BALANCE = AUDIT / "class_balance.png"
 # Over budget the stage has no output, and this is what there is to look at.
 REJECTED = STATE / "audit"
+LIST = "quarantine.csv"
 
-# Enough to make the trip to a worker cheap, few enough to keep all workers busy to the end.
-_BATCH_ROWS = 256
+_SHOWN_OF_EACH_CHECK = 8
 
 
 def audit(
@@ -49,7 +66,7 @@ def audit(
     log: Callable[[str], None],
     workers: int | None = None,
 ) -> None:
-    """Decode every image of the manifest and write who stays, who goes and why.
+    """Look at every image of the manifest and write who stays, who goes and why.
 
     Args:
         root: The project's root.
@@ -58,149 +75,136 @@ def audit(
         workers: Decoding processes; None is one a CPU. The result does not depend on it.
 
     Raises:
-        BudgetError: more images are unfit than the budget allows; nothing is written but the
-            list of them in `.imagemill/audit/`.
+        BudgetError: more images are unfit than the budget allows, or a check whose action is
+            `fail` found something; nothing is written but what was found, in `.imagemill/audit/`.
         SourceError: raw images are gone, or fewer than two classes are left.
-        DiskError: `data/audit` cannot be written.
+        DiskError: `data/audit` or `.imagemill` cannot be written.
     """
-    duplicates = find_duplicates(root / MANIFEST)
-    tally = Tally()
-    picks = _Picks(params.contact_sheet_images)
-    rejected = root / REJECTED / "quarantine.parquet"
-    with writing(root / KEEP, KEEP_SCHEMA) as keep:
+    manifest, folder = root / MANIFEST, root / REJECTED
+    shutil.rmtree(folder, ignore_errors=True)
+    with Spool(folder / "spool") as spool:
+        columns, exact, gathered = _first_pass(root, params, spool, workers=workers)
+        near = list(Alike(gathered, spool, params.checks.near_duplicate).groups())
+        near_related = near_relations(manifest, columns, near)
+        groups = grouped(manifest, near, exact, Actions(params.checks))
+        del columns
+        second = _SecondPass(root, params, exact, near_related, groups)
         with (
-            writing(rejected, QUARANTINE_SCHEMA) as quarantine,
-            DecodingPool(root, params, workers=workers or os.cpu_count() or 1) as pool,
+            writing(root / KEEP, KEEP_SCHEMA) as keep,
+            writing(root / WARNINGS, QUARANTINE_SCHEMA) as warnings,
         ):
-            for kept, bad in _sorted_out(pool, root / MANIFEST, duplicates):
-                _write(keep, kept)
-                quarantine.write(bad)
-                tally.add_kept(kept)
-                tally.add_quarantined(bad)
-                picks.add(kept)
-        report = tally.report(budget=params.quarantine_budget)
-        _check(report, root)
-        with RawReader(root) as reader:
-            draw_contact_sheet(root / CONTACT_SHEET, picks.chosen(), reader)
+            with writing(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine:
+                second.run(spool, keep, quarantine, warnings)
+            report = second.report()
+            _publish(root, report, second, spool, params)
+    shutil.rmtree(folder)
+    log(f"{told_of(report)}; decoded {gathered.num_decoded:,}, known {gathered.num_known:,}")
+
+
+def _first_pass(
+    root: Path, params: AuditParams, spool: Spool, *, workers: int | None
+) -> tuple[Columns, Relations, Gathered]:
+    columns = read_columns(root / MANIFEST)
+    exact = exact_relations(root / MANIFEST, columns)
+    # From here on digests only take room.
+    columns = columns._replace(digest_N2=np.zeros((0, 2), np.uint64))
+    with ExitStack() as stack:
+        cache = stack.enter_context(Cache(root / CACHE))
+        pool = stack.enter_context(
+            DecodingPool(root, params, workers=workers or os.cpu_count() or 1)
+        )
+        gathered = gather(root / MANIFEST, params, exact, cache=cache, pool=pool, spool=spool)
+    spool.rewind()
+    return columns, exact, gathered
+
+
+class _SecondPass:
+    """Thresholds applied to facts, and what that gives."""
+
+    def __init__(
+        self, root: Path, params: AuditParams, exact: Relations, near: Relations, groups: Groups
+    ) -> None:
+        self._root = root
+        self._params = params
+        self._actions = Actions(params.checks)
+        self._exact, self._near, self._groups = exact, near, groups
+        self._tally = Tally()
+        self.picks = Picks(params.contact_sheet_images)
+        self.offenders = Offenders(_SHOWN_OF_EACH_CHECK)
+
+    def run(
+        self, spool: Spool, keep: RowWriter, quarantine: RowWriter, warnings: RowWriter
+    ) -> None:
+        """Write the three tables, in order of the manifest."""
+        start = 0
+        for rows in parts_of(self._root / MANIFEST):
+            facts_N, reasons = spool.read(rows.num_rows)
+            batch = Batch(rows, facts_N)
+            verdicts = judge(
+                batch,
+                reasons,
+                start=start,
+                exact=self._exact,
+                near=self._near,
+                checks=self._params.checks,
+                actions=self._actions,
+            )
+            staying_N = np.ones(rows.num_rows, bool)
+            staying_N[[finding.row for finding in verdicts.leaving]] = False
+            names = self._groups.names(start, start + rows.num_rows)
+            mask = pa.array(staying_N)
+            kept = kept_rows(rows.filter(mask), facts_N[staying_N], names.filter(mask))
+            bad = finding_rows(rows, verdicts.leaving)
+            keep.write(kept)
+            quarantine.write(bad)
+            warnings.write(finding_rows(rows, verdicts.warned))
+            self._tally.add_kept(kept, facts_N[staying_N])
+            self._tally.add_quarantined(bad)
+            self._tally.add_warned(verdicts.warned)
+            self.picks.add(kept)
+            self.offenders.add(batch, verdicts.leaving)
+            self.offenders.add(batch, verdicts.warned)
+            start += rows.num_rows
+
+    def report(self) -> AuditReport:
+        """Everything that was found."""
+        sizes = self._groups.sizes
+        near_groups = NearGroups(
+            num_groups=len(sizes), num_images=int(sizes.sum()), largest=int(sizes.max(initial=0))
+        )
+        report = self._tally.report(self._params, near_groups)
+        report.whole = judge_whole(report, self._params.checks)
+        return report
+
+
+# What is shown ------------------------------------------------------------------------------
+
+
+def _publish(
+    root: Path, report: AuditReport, second: _SecondPass, spool: Spool, params: AuditParams
+) -> None:
+    """Write what people look at; if the run must stop, into the folder of what was rejected."""
+    worst = second.offenders.worst()
+    twins = np.array(sorted({o.twin for found in worst.values() for o in found} - {NO_TWIN}))
+    seen = [row for row, facts in zip(twins, spool.at(twins), strict=True) if is_decoded(facts)]
+    places = places_of(root / MANIFEST, seen)
+    fault = fault_of(report, params, where=REJECTED / LIST)
+    with RawReader(root) as reader:
+        if fault is not None:
+            _leave_for_a_look(root / REJECTED, report)
+            write_page(root / REJECTED / PAGE.name, report, worst, places, reader, pictures=[])
+            raise fault
+        draw_contact_sheet(root / CONTACT_SHEET, second.picks.chosen(), reader)
         draw_class_balance(root / CLASS_BALANCE, report.classes)
         report.write(root / REPORT)
-        with publishing(root / QUARANTINE) as temporary:
-            temporary.write_bytes(rejected.read_bytes())
-    shutil.rmtree(root / REJECTED)
-    log(_told(report))
+        pictures = [root / CONTACT_SHEET, root / CLASS_BALANCE]
+        write_page(root / PAGE, report, worst, places, reader, pictures=pictures)
+    with publishing(root / QUARANTINE) as temporary:
+        shutil.copyfile(root / REJECTED / "quarantine.parquet", temporary)
 
 
-def _sorted_out(
-    pool: DecodingPool, manifest: Path, duplicates: Duplicates
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Kept rows with what was measured, and quarantined rows, both in order of the manifest."""
-    for (rows, copies), verdicts in pool.judge(_jobs(manifest, duplicates)):
-        fit = pc.is_null(verdicts["check"])
-        judged = pa.Table.from_batches([rows.filter(_others(rows, copies))])
-        for name in verdicts.schema.names:
-            judged = judged.append_column(verdicts.schema.field(name), verdicts[name])
-        bad = judged.filter(pc.invert(fit)).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
-        yield judged.filter(fit), pa.concat_tables([bad, _quarantined(rows, copies)]).sort_by("key")
-
-
-Copies = list[tuple[int, str, str]]  # row of the batch, check, reason
-
-
-def _jobs(
-    manifest: Path, duplicates: Duplicates
-) -> Iterator[tuple[tuple[pa.RecordBatch, Copies], pa.RecordBatch]]:
-    """Batches with their copies of other images, and the rest of them to be decoded."""
-    columns = ["key", "uri", "offset", "size_bytes", "sha256", "target", "split"]
-    stop = 0
-    for rows in read_batches(manifest, columns, batch_rows=_BATCH_ROWS):
-        start, stop = stop, stop + rows.num_rows
-        copies = [
-            (row - start, check, reason) for row, check, reason in duplicates.within(start, stop)
-        ]
-        request = rows.select(REQUEST_SCHEMA.names).filter(_others(rows, copies))
-        yield (rows, copies), request
-
-
-def _others(rows: pa.RecordBatch, copies: Copies) -> pa.Array:
-    mask = np.ones(rows.num_rows, bool)
-    mask[[row for row, _, _ in copies]] = False
-    return pa.array(mask)
-
-
-def _quarantined(rows: pa.RecordBatch, copies: Copies) -> pa.Table:
-    indices = pa.array([row for row, _, _ in copies], pa.int64())
-    return pa.table(
-        {
-            "key": rows["key"].take(indices),
-            "uri": rows["uri"].take(indices),
-            "check": [check for _, check, _ in copies],
-            "reason": [reason for _, _, reason in copies],
-        },
-        schema=QUARANTINE_SCHEMA,
-    )
-
-
-def _write(keep: RowWriter, rows: pa.Table) -> None:
-    # Near duplicates are not looked for; each image is alone.
-    alone = pa.nulls(rows.num_rows, pa.string())
-    keep.write(rows.append_column(KEEP_SCHEMA.field("near_group"), alone))
-
-
-def _check(report: AuditReport, root: Path) -> None:
-    if report.num_quarantined > report.quarantine_budget * report.num_images:
-        folder = root / REJECTED
-        report.write(folder / "report.json")
-        with publishing(folder / "quarantine.csv") as temporary:
-            pa.csv.write_csv(pq.read_table(folder / "quarantine.parquet"), temporary)
-        first = ", ".join(f"{row['key']} ({row['check']})" for row in report.first_quarantined[:5])
-        raise BudgetError(
-            f"{report.num_quarantined:,} of {report.num_images:,} images are unfit, more than "
-            f"audit.quarantine_budget allows ({report.quarantine_budget:.1%}): {first}"
-            f"{', ...' if report.num_quarantined > 5 else ''}; all of them with reasons are in "
-            f"{REJECTED / 'quarantine.csv'}"
-        )
-    if len(report.classes) < 2:
-        left = ", ".join(report.classes) or "none"
-        raise SourceError(f"after the audit fewer than two classes have images (left: {left})")
-
-
-def _told(report: AuditReport) -> str:
-    checks = ", ".join(f"{name} {count:,}" for name, count in report.quarantined_by_check.items())
-    return (
-        f"audit: {report.num_kept:,} of {report.num_images:,} images kept, "
-        f"{report.num_quarantined:,} quarantined" + (f" ({checks})" if checks else "")
-    )
-
-
-class _Picks:
-    """A few images of each class for the contact sheet: those with the smallest digests."""
-
-    def __init__(self, num_images: int) -> None:
-        self._num_images = num_images
-        self._share = num_images  # of one class
-        self._found: dict[str, list[tuple[str, Place]]] = {}
-
-    def add(self, rows: pa.Table) -> None:
-        """Look at kept rows; only as many as could be chosen are remembered."""
-        names = ("target", "sha256", "uri", "offset", "size_bytes")
-        for target, sha256, *place in zip(*(rows[n].to_pylist() for n in names), strict=True):
-            if target is None:
-                continue
-            if target not in self._found:
-                self._make_room_for(target)
-            found = self._found[target]
-            if len(found) < self._share or sha256 < found[-1][0]:
-                uri, offset, size = place
-                bisect.insort(found, (sha256, (uri, offset, size)))
-                del found[self._share :]
-
-    def _make_room_for(self, target: str) -> None:
-        self._found[target] = []
-        self._share = max(1, self._num_images // len(self._found))
-        for found in self._found.values():
-            del found[self._share :]
-
-    def chosen(self) -> dict[str, list[Place]]:
-        """Class name -> places, as evenly over the classes as the number allows."""
-        classes = sorted(self._found)[: self._num_images]
-        return {name: [place for _, place in self._found[name]] for name in classes}
+def _leave_for_a_look(folder: Path, report: AuditReport) -> None:
+    report.write(folder / "report.json")
+    with publishing(folder / LIST) as temporary:
+        pa.csv.write_csv(pq.read_table(folder / "quarantine.parquet"), temporary)
+    shutil.rmtree(folder / "spool", ignore_errors=True)

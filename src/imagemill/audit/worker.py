@@ -6,28 +6,34 @@ does, however it ends, and then this process ends too.
 
 import hashlib
 import os
+import resource
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+import cv2
 import pyarrow as pa
 
-from imagemill.audit.decode import Verdict, judge, prepare
+from imagemill.audit.decode import prepare
+from imagemill.audit.measure import measure
 from imagemill.audit.messages import (
     ANSWER,
     FAULT,
     USER_FAULT,
-    VERDICT_SCHEMA,
-    packed,
+    Answer,
     receive,
     send,
     unpacked,
+    written,
 )
 from imagemill.errors import IntegrityError, UserError
 from imagemill.params import AuditParams
 from imagemill.sources import RawReader
+
+# Private memory a worker may have: with libraries it stays below 1 GB whatever it is fed.
+MOST_BYTES = 800_000_000
 
 
 def main() -> None:
@@ -40,7 +46,9 @@ def main() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    prepare(params.max_pixels)
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+    cv2.setNumThreads(1)  # there is a worker for each CPU
+    prepare()
     with RawReader(root) as reader:
         while (request := receive(sys.stdin.buffer)) is not None:
             send(answers, _answer(request, reader, params))
@@ -48,7 +56,8 @@ def main() -> None:
 
 def _answer(request: bytes, reader: RawReader, params: AuditParams) -> bytes:
     try:
-        return ANSWER + packed(_judged(unpacked(request), reader, params))
+        contents = _contents(unpacked(request), reader, params.decode_seconds)
+        return ANSWER + written(Answer(*measure(contents, max_pixels=params.max_pixels)))
     except UserError as error:
         return USER_FAULT + str(error).encode()
     except Exception:
@@ -56,39 +65,21 @@ def _answer(request: bytes, reader: RawReader, params: AuditParams) -> bytes:
         return FAULT + traceback.format_exc().encode()
 
 
-def _judged(rows: pa.RecordBatch, reader: RawReader, params: AuditParams) -> pa.RecordBatch:
-    verdicts = []
-    for frame in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-        # Not a handler but the default action, for it also ends a decoder that never returns.
-        # Computing time, since a busy machine is not the image's fault.
-        signal.setitimer(signal.ITIMER_PROF, params.decode_seconds)
-        verdicts.append(_verdict(reader, params, _Frame(*frame)))
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    columns = {
-        name: [verdict[place] for verdict in verdicts]
-        for place, name in enumerate(VERDICT_SCHEMA.names)
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=VERDICT_SCHEMA)
-
-
-class _Frame(NamedTuple):
-    """One row of a request."""
-
-    uri: str
-    offset: int
-    size_bytes: int
-    sha256: str
-
-
-def _verdict(reader: RawReader, params: AuditParams, frame: _Frame) -> Verdict:
-    if frame.size_bytes == 0:
-        return Verdict("zero_byte", "the file is empty")
-    if frame.size_bytes > params.max_bytes:
-        return Verdict("over_large", f"{frame.size_bytes} bytes, more than {params.max_bytes}")
-    content = reader.read(frame.uri, frame.offset, frame.size_bytes)
-    if hashlib.sha256(content).hexdigest() != frame.sha256:
-        raise IntegrityError(f"{frame.uri} changed since `ingest` read it; run `imagemill scan`")
-    return judge(content)
+def _contents(rows: pa.RecordBatch, reader: RawReader, seconds: float) -> Iterator[bytes]:
+    """Bytes of image after image; each has its own time until the next one is asked for."""
+    try:
+        for uri, offset, size_bytes, sha256 in zip(
+            *(column.to_pylist() for column in rows.columns), strict=True
+        ):
+            # Not a handler but the default action, for it also ends a decoder that never returns.
+            # Computing time, since a busy machine is not the image's fault.
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            content = reader.read(uri, offset, size_bytes)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise IntegrityError(f"{uri} changed since `ingest` read it; run `imagemill scan`")
+            yield content
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":

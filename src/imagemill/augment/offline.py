@@ -1,143 +1,221 @@
 """Offline augmentation: copies of train's images in shards of their own, and one index of all.
 
 A copy is a PNG with the key `<parent>%copy<n>` (a percent sign followed by no hex digits stands in
-no key of an original). It knows its parent, its operations with their values, and the seed.
+no key of an original). It knows its parent, its operations with their values, and the seed; where
+the parent has boxes, the copy has them where they are now. Memory does not grow with the data.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from imagemill.augment.policy import Drawn, Policy
-from imagemill.decoding import decode, encode_png
-from imagemill.errors import IntegrityError
-from imagemill.frames import MappedShards, read_frames
-from imagemill.params import ShardParams
-from imagemill.randomness import key_hashes
+from imagemill.augment.numbers import numbers_of_copies
+from imagemill.augment.originals import (
+    ORDERED,
+    OriginalReader,
+    originals,
+    sort_originals,
+    train_counts,
+)
+from imagemill.augment.policy import Policy
+from imagemill.augment.work import Copy, Recipe, made_in_order
+from imagemill.params import CopiesParams, ShardParams
+from imagemill.parquet import SortedRuns, as_table, interleaved, read_batches, writing
 from imagemill.records import (
     AUGMENTED,
     AUGMENTED_INDEX,
+    AUGMENTED_MANIFEST,
     AUGMENTED_SCHEMA,
     DATA,
     SHARD_INDEX,
     SHARD_MANIFEST,
+    STATE,
+    CopiesManifest,
+    ShardEntry,
     ShardManifest,
     publishing,
+    publishing_folder,
+    sha256_of_file,
 )
 from imagemill.tars import TarWriter
 
-_COLUMNS = AUGMENTED_SCHEMA.names
+_INDEX_CHUNK = 4096
+# While rows are sorted, columns that repeat are plain: each batch would bring its own dictionary.
+_PLAIN = pa.schema(
+    [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in AUGMENTED_SCHEMA
+    ]
+)
 
 
-class Copy(NamedTuple):
-    """A derived image before it is written."""
+@dataclass(frozen=True)
+class Workplace:
+    """Where the new data/augmented is made.
 
-    parent_key: str
-    number: int  # from 1
-    target: int
-    drawn: list[Drawn]
-    data: bytes
+    root: The project's root.
+    folder: Becomes data/augmented.
+    rows: Takes the copies' rows of the index.
+    """
 
-    @property
-    def key(self) -> str:
-        return f"{self.parent_key}%copy{self.number}"
+    root: Path
+    folder: Path
+    rows: SortedRuns
+
+
+@contextmanager
+def workplace(root: Path) -> Iterator[Workplace]:
+    """An empty data/augmented that takes the place of the old one when the block ends well."""
+    with (
+        publishing_folder(root / AUGMENTED) as folder,
+        SortedRuns(root / STATE / "augment-index", _PLAIN, by="key") as rows,
+    ):
+        yield Workplace(root, folder, rows)
 
 
 def write_copies(
-    root: Path, copies: int, policy: Policy, shard: ShardParams, *, seed: int
-) -> pa.Table:
+    place: Workplace,
+    copies: CopiesParams,
+    policy: Policy,
+    shard: ShardParams,
+    *,
+    seed: int,
+    progress: Callable[[float], None] = lambda _: None,
+    workers: int | None = None,
+) -> int:
     """Write the copies' shards.
 
     Args:
-        root: The project's root.
+        place: Where to.
         copies: How many of each image; with 0 nothing is written.
         policy: What happens to them.
         shard: Limits of a shard.
-        seed: The policy's, for the record.
+        seed: The policy's.
+        progress: Gets the share that is done, 0..1.
+        workers: Threads; by default one for each CPU. The result does not depend on it.
 
     Returns:
-        Their rows of the index.
+        Their number.
 
     Raises:
+        UnknownNameError: `copies` names a class that is not there.
         IntegrityError: shards are missing or damaged, or an image cannot be decoded.
     """
-    rows: dict[str, list[object]] = {name: [] for name in _COLUMNS}
-    pending = _copies(root, copies, policy) if copies else iter(())
-    number, copy = 0, next(pending, None)
-    while copy is not None:
-        path = AUGMENTED / "train" / f"copies-{number:06d}.tar"
-        with publishing(root / path) as temporary, temporary.open("wb", buffering=0) as stream:
-            writer = TarWriter(stream)
-            for _ in range(shard.max_images):
-                _add(writer, copy, path.relative_to(DATA), seed, rows)
-                copy = next(pending, None)
-                if copy is None or writer.size_bytes >= shard.max_bytes:
-                    break
-            writer.close()
-        number += 1
-    return pa.table(rows, schema=AUGMENTED_SCHEMA)
+    data = ShardManifest.read(place.root / SHARD_MANIFEST)
+    counts_K = train_counts(place.root, len(data.classes))
+    numbers = numbers_of_copies(copies, data.classes, counts_K, seed=seed)
+    if numbers.none:
+        return 0
+    with SortedRuns(place.root / STATE / "augment-order", ORDERED, by="order") as ordered:
+        total = sort_originals(place.root, numbers, ordered)
+        reader = OriginalReader(place.root)
+        recipe = Recipe(policy, seed, data.channels)
+        made = made_in_order(originals(ordered), reader, recipe, workers=workers)
+        entries: list[ShardEntry] = []
+        for number in _packed(made, place, shard, seed, entries):
+            progress(number / total)
+    CopiesManifest(shards=entries).write(place.folder / AUGMENTED_MANIFEST.name)
+    return total
 
 
-def write_index(root: Path, copies: pa.Table) -> int:
+def write_index(place: Workplace) -> int:
     """Write the index of originals and copies, sorted by key.
 
     Returns:
         The number of originals.
     """
-    originals = pq.read_table(root / SHARD_INDEX)
-    for field in list(AUGMENTED_SCHEMA)[len(originals.schema) :]:
-        originals = originals.append_column(field, pa.nulls(len(originals), field.type))
-    together = pa.concat_tables([originals.cast(AUGMENTED_SCHEMA), copies]).sort_by("key")
-    with publishing(root / AUGMENTED_INDEX) as temporary:
-        pq.write_table(together.unify_dictionaries(), temporary, compression="zstd")
-    return int(originals.num_rows)
+    num_originals = 0
+
+    def from_shards() -> Iterator[pa.Table]:
+        nonlocal num_originals
+        for batch in read_batches(place.root / SHARD_INDEX):
+            rows = as_table(batch)
+            for field in list(_PLAIN)[len(rows.schema) :]:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+            num_originals += len(rows)
+            yield rows.cast(_PLAIN)
+
+    with writing(place.folder / AUGMENTED_INDEX.name, AUGMENTED_SCHEMA) as index:
+        for rows in interleaved(from_shards(), place.rows.merged()):
+            index.write(rows)
+    return num_originals
 
 
-def _copies(root: Path, copies: int, policy: Policy) -> Iterator[Copy]:
-    """Copies in the order their parents lie on disk."""
-    channels = ShardManifest.read(root / SHARD_MANIFEST).channels
-    frames = read_frames(root / SHARD_INDEX, "train")
-    hashes_N = key_hashes(frames.keys)
-    with MappedShards(root, frames) as shards:
-        for position, data in shards.read_all():
-            key, target = frames.keys[position], int(frames.targets_N[position])
-            try:
-                image_1HWC = decode(data, channels=channels)[np.newaxis]
-            except IntegrityError as error:
-                raise IntegrityError(f"image {key!r} {error}") from None
-            hash_1 = hashes_N[position : position + 1]
-            for number in range(1, copies + 1):
-                changed_1HWC = policy.apply(image_1HWC, hash_1, epoch=number)
-                drawn = policy.drawn(hash_1, epoch=number)
-                yield Copy(key, number, target, drawn, encode_png(changed_1HWC[0]))
+def _packed(
+    copies: Iterator[Copy],
+    place: Workplace,
+    limits: ShardParams,
+    seed: int,
+    entries: list[ShardEntry],
+) -> Iterator[int]:
+    """Pack copies in the order they come, and tell after each how many there are by now.
+
+    What goes on record of each shard is appended to `entries`.
+    """
+    copy, number, count = next(copies, None), 0, 0
+    while copy is not None:
+        path = place.folder / "train" / f"copies-{number:06d}.tar"
+        with publishing(path) as temporary, temporary.open("wb", buffering=0) as stream:
+            shard = _OpenShard(TarWriter(stream), AUGMENTED / "train" / path.name, place, seed)
+            while copy is not None and shard.takes(copy, limits):
+                shard.add(copy)
+                count += 1
+                yield count
+                copy = next(copies, None)
+            shard.close()
+        entries.append(shard.entry(path))
+        number += 1
 
 
-def _add(
-    writer: TarWriter, copy: Copy, shard: Path, seed: int, rows: dict[str, list[object]]
-) -> None:
-    operations = [drawn._asdict() for drawn in copy.drawn]
-    description = {"parent_key": copy.parent_key, "operations": operations, "seed": seed}
-    offset = writer.add(f"{copy.key}.png", copy.data)
-    writer.add(f"{copy.key}.cls", str(copy.target).encode())
-    writer.add(f"{copy.key}.json", json.dumps(description, sort_keys=True).encode())
-    row = {
-        "key": copy.key,
-        "split": "train",
-        "shard": shard.as_posix(),
-        "offset": offset,
-        "size_bytes": len(copy.data),
-        "sha256": hashlib.sha256(copy.data).hexdigest(),
-        "target": copy.target,
-        "raw_sha256": None,
-        "parent_key": copy.parent_key,
-        "operations": json.dumps(operations),
-        "seed": seed,
-    }
-    for name in _COLUMNS:
-        rows[name].append(row[name])
+class _OpenShard:
+    """One tar of copies being written."""
+
+    def __init__(self, tar: TarWriter, path: Path, place: Workplace, seed: int) -> None:
+        self._tar = tar
+        self._path = path.relative_to(DATA).as_posix()
+        self._index = place.rows
+        self._seed = seed
+        self._rows: list[tuple[Any, ...]] = []
+        self._num_copies = 0
+        self._image_bytes = 0
+
+    def takes(self, copy: Copy, limits: ShardParams) -> bool:
+        """Whether there is room; a copy larger than a shard is alone in one."""
+        if not self._num_copies:
+            return True
+        size_bytes = self._image_bytes + len(copy.data)
+        return self._num_copies < limits.max_images and size_bytes <= limits.max_bytes
+
+    def add(self, copy: Copy) -> None:
+        """Append the copy, its target and its description, and a row of the index."""
+        offset = self._tar.add(f"{copy.key}.png", copy.data)
+        self._tar.add(f"{copy.key}.cls", str(copy.target).encode())
+        self._tar.add(f"{copy.key}.json", copy.description)
+        row = (copy.key, "train", self._path, offset, len(copy.data), copy.sha256, copy.target)
+        self._rows.append((*row, None, copy.parent_key, copy.operations, self._seed))
+        self._num_copies += 1
+        self._image_bytes += len(copy.data)
+        if len(self._rows) == _INDEX_CHUNK:
+            self._index_rows()
+
+    def close(self) -> None:
+        """Finish the tar."""
+        self._index_rows()
+        self._tar.close()
+
+    def entry(self, path: Path) -> ShardEntry:
+        """What goes on record of the finished tar, which lies at `path`."""
+        return ShardEntry(
+            path=self._path,
+            sha256=sha256_of_file(path),
+            num_samples=self._num_copies,
+            size_bytes=path.stat().st_size,
+        )
+
+    def _index_rows(self) -> None:
+        self._index.add_rows(self._rows)
+        self._rows = []

@@ -1,4 +1,7 @@
-"""From shards to batches: decoded images, the order of training and the ledger that proves it."""
+"""From shards to batches: decoded images, the order of training and the ledger that proves it.
+
+`loader` has the batches of training; what only reads a split does without it.
+"""
 
 from imagemill.decoding import decode_image
 from imagemill.loading.batches import to_input

@@ -1,60 +1,118 @@
 """One split as arrays: from the decoded cache where it fits, else decoded on demand."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill.decoding import decode_image
+from imagemill.decoding import Decoder, Resize, has_compiled_part, read_header
 from imagemill.errors import IntegrityError
-from imagemill.frames import Frames, MappedShards, read_frames
+from imagemill.frames import FrameReader, Frames, read_frames
+from imagemill.loading.decoded_cache import DecodedCache
+from imagemill.loading.digests import Beat
+from imagemill.loading.open_shards import open_shards
+from imagemill.loading.shards import Shards
 from imagemill.params import LoadingParams
-from imagemill.randomness import U64, key_hashes
-from imagemill.records import (
-    AUGMENTED_INDEX,
-    SHARD_INDEX,
-    STATE,
-    publishing,
-    sha256_of_file,
-)
+from imagemill.records import AUGMENTED_INDEX, DATA, SHARD_INDEX
+
+if TYPE_CHECKING:
+    from imagemill.augment import RandomResizedCrop
 
 Images = NDArray[np.uint8]
+Positions = NDArray[np.integer]
 
 
 class _Pixels(Protocol):
-    def take(self, positions_B: NDArray[np.intp]) -> Images: ...
+    def take(self, positions_B: Positions, *, epoch: int | None, out_BHWC: Images) -> None: ...
 
 
 class SplitImages:
-    """The images of a split, sorted by key.
+    """The images of a split, sorted by key. `open_split` makes one.
 
-    keys: N keys.
+    root, split, loading, crop: Where it was opened, and how.
+    frames: Where the encoded images are.
+    shards: What they are read from.
+    keys: N keys, made into strings when asked for.
     targets_N: Class ids, int64; -1 where there is none.
     hashes_N: `randomness.key_hashes` of the keys.
     input_shape: Channels, height, width.
+    is_cached: Whether pixels come from the decoded cache.
     """
 
-    def __init__(self, frames: Frames, pixels: _Pixels, input_shape: Sequence[int]) -> None:
-        self.keys = frames.keys
-        self.targets_N = frames.targets_N
-        self.hashes_N: U64 = key_hashes(frames.keys)
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        frames: Frames,
+        shards: Shards,
+        *,
+        input_shape: Sequence[int],
+        loading: LoadingParams,
+        crop: "RandomResizedCrop | None",
+    ) -> None:
+        self.root, self.split, self.loading, self.crop = root, split, loading, crop
+        self.frames, self.shards = frames, shards
+        self.keys, self.targets_N, self.hashes_N = frames.keys, frames.targets_N, frames.hashes_N
         channels, height, width = input_shape
         self.input_shape = (channels, height, width)
-        self._pixels = pixels
+        size_bytes = len(frames) * channels * height * width
+        # A random box is another one in each epoch: there is nothing to keep.
+        self.is_cached = crop is None and size_bytes <= loading.cache_bytes
+        decoded = _OnDemand(self, crop)
+        self._pixels: _Pixels = decoded
+        if self.is_cached:
+            self._pixels = DecodedCache.opened(
+                root,
+                split,
+                frames,
+                input_shape=self.input_shape,
+                resize=loading.resize,
+                source=decoded,
+                beat=shards.beat,
+            )
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, positions_B: NDArray[np.intp]) -> Images:
-        """Images at these positions, uint8 [B, H, W, C], safe to change."""
-        return self._pixels.take(positions_B)
+    def take(
+        self, positions_B: Positions, *, epoch: int | None = None, out: Images | None = None
+    ) -> Images:
+        """Images at these positions.
+
+        Args:
+            positions_B: B positions, in any order.
+            epoch: Whose random boxes to take, if the split was opened with a `crop`; None: the
+                largest centred box.
+            out: Where to put them, uint8 [B, H, W, C], contiguous.
+
+        Returns:
+            `out` or a new array, safe to change.
+
+        Raises:
+            IntegrityError: a shard is missing or damaged, or an image cannot be decoded.
+        """
+        channels, height, width = self.input_shape
+        if out is None:
+            out = np.empty((len(positions_B), height, width, channels), np.uint8)
+        self._pixels.take(positions_B, epoch=epoch, out_BHWC=out)
+        return out
+
+    def describe(self, position: int) -> str:
+        """An image's key and shard, for messages."""
+        shard = self.frames.shards[int(self.frames.shard_N[position])]
+        return f"{self.keys[position]!r} in {DATA / shard}"
 
 
 def open_split(
-    root: Path, split: str, *, input_shape: Sequence[int], loading: LoadingParams
+    root: Path,
+    split: str,
+    *,
+    input_shape: Sequence[int],
+    loading: LoadingParams,
+    crop: "RandomResizedCrop | None" = None,
+    beat: Beat = lambda: None,
 ) -> SplitImages:
     """Open a split of data/augmented (train: originals and copies) or data/shards (the others).
 
@@ -62,7 +120,9 @@ def open_split(
         root: The project's root.
         split: "train", "val", "test" or "unlabelled".
         input_shape: Channels, height, width every image is brought to.
-        loading: Kernel and size of the cache.
+        loading: Kernel, size of the cache, and where shards come from.
+        crop: Draws the box of each image that is decoded in an epoch.
+        beat: Called while work goes on, so that nobody takes it for a hang.
 
     Raises:
         IntegrityError: index or shards are missing or damaged, an image cannot be decoded, or
@@ -70,72 +130,42 @@ def open_split(
     """
     index = root / (AUGMENTED_INDEX if split == "train" else SHARD_INDEX)
     frames = read_frames(index, split)
-    if not frames.keys:
+    if not len(frames):
         raise IntegrityError(f"the {split} split in {index} is empty")
-    size_bytes = len(frames) * int(np.prod(input_shape))
-    if size_bytes > loading.cache_bytes:
-        return SplitImages(frames, _OnDemand(root, frames, input_shape, loading), input_shape)
-    cache = _cache_path(root, index, split, input_shape, loading)
-    if not cache.is_file():
-        _fill_cache(cache, root, frames, input_shape, loading)
-    return SplitImages(frames, _Cached(cache), input_shape)
-
-
-class _Cached:
-    """Decoded pixels of the whole split, mapped into memory and shared by all processes."""
-
-    def __init__(self, path: Path) -> None:
-        self._pixels_NHWC: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-
-    def take(self, positions_B: NDArray[np.intp]) -> Images:
-        # np.take on the plain array is several times faster than indexing the memmap subclass.
-        return np.take(self._pixels_NHWC.view(np.ndarray), positions_B, axis=0)
+    shards = open_shards(root, loading, beat=beat)
+    return SplitImages(
+        root, split, frames, shards, input_shape=input_shape, loading=loading, crop=crop
+    )
 
 
 class _OnDemand:
     """Decodes what is asked for; nothing is kept."""
 
-    def __init__(
-        self, root: Path, frames: Frames, input_shape: Sequence[int], loading: LoadingParams
-    ) -> None:
-        self._shards = MappedShards(root, frames)
-        self._keys = frames.keys
-        self._input_shape = input_shape
-        self._resize = loading.resize
+    def __init__(self, images: SplitImages, crop: "RandomResizedCrop | None") -> None:
+        self._frames, self._crop = images.frames, crop
+        self._reader = FrameReader(images.frames, images.shards.mapped)
+        resize = images.loading.resize
+        self._decoder = Decoder(images.input_shape, resize, kernel=_kernel(resize))
 
-    def take(self, positions_B: NDArray[np.intp]) -> Images:
-        return np.stack([self._decoded(int(position)) for position in positions_B])
+    def take(self, positions_B: Positions, *, epoch: int | None, out_BHWC: Images) -> None:
+        datas = self._reader.pieces(positions_B)
+        headers = boxes_B4 = None
+        if self._crop is not None and epoch is not None:
+            headers = [read_header(data) for data in datas]
+            sizes_B2 = np.array([header.upright for header in headers])
+            hashes_B = self._frames.hashes_N[positions_B]
+            boxes_B4 = self._crop.boxes(sizes_B2[:, 0], sizes_B2[:, 1], hashes_B, epoch=epoch)
 
-    def _decoded(self, position: int) -> Images:
-        data = self._shards.read(position)
-        return _decoded(data, self._keys[position], self._input_shape, self._resize)
+        def name(number: int) -> str:
+            return self._frames.keys[int(positions_B[number])]
 
-
-def _decoded(data: bytes, key: str, input_shape: Sequence[int], resize: str) -> Images:
-    try:
-        return decode_image(data, input_shape=input_shape, resize=resize)
-    except IntegrityError as error:
-        raise IntegrityError(f"image {key!r} {error}") from None
+        self._decoder.batch(datas, out_BHWC, name=name, boxes_B4=boxes_B4, headers=headers)
 
 
-def _cache_path(
-    root: Path, index: Path, split: str, input_shape: Sequence[int], loading: LoadingParams
-) -> Path:
-    """A name that changes whenever the pixels would: the index holds every image's sha256."""
-    said = f"{sha256_of_file(index)} {split} {list(input_shape)} {loading.resize}"
-    name = hashlib.sha256(said.encode()).hexdigest()[:24]
-    return root / STATE / "decoded" / f"{split}-{name}.npy"
+def _kernel(resize: str) -> Resize | None:
+    """Without the compiled part torch is the fastest to antialias; stages that load have it."""
+    if resize != "antialias" or has_compiled_part():
+        return None
+    from imagemill.loading.torch_kernel import antialias_by_torch
 
-
-def _fill_cache(
-    path: Path, root: Path, frames: Frames, input_shape: Sequence[int], loading: LoadingParams
-) -> None:
-    channels, height, width = input_shape
-    with publishing(path) as temporary, MappedShards(root, frames) as shards:
-        pixels = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(frames), height, width, channels)
-        )
-        for position, data in shards.read_all():
-            key = frames.keys[position]
-            pixels[position] = _decoded(data, key, input_shape, loading.resize)
-        pixels.flush()
+    return antialias_by_torch

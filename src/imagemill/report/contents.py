@@ -1,5 +1,6 @@
 """What stands on the page: read from the files of all stages, nothing measured again."""
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from imagemill import records
 from imagemill.audit.report import AuditReport
+from imagemill.errors import IntegrityError
 from imagemill.ingest import SUMMARY, IngestSummary
 from imagemill.params import BASE, Params
 from imagemill.records import (
@@ -80,6 +82,7 @@ class Contents:
     audit_pictures: list[Embedded]
     explained: list[Embedded]
     feature_maps: list[Embedded]
+    doubtful_labels: int | None  # None: nobody looked for them
 
     @property
     def base(self) -> Variant:
@@ -106,7 +109,7 @@ def gather(root: Path, params: Params) -> Contents:
 
     Args:
         root: The project's root.
-        params: Of them the variants and the section `report`.
+        params: Of them the variants, the section `report` and `label_review.enabled`.
 
     Raises:
         IntegrityError: a file is missing or damaged.
@@ -146,6 +149,7 @@ def gather(root: Path, params: Params) -> Contents:
         ),
         explained=[picture for name, picture in explained if not name.startswith("features")],
         feature_maps=[picture for name, picture in explained if name.startswith("features")],
+        doubtful_labels=_doubtful_labels(root) if params.label_review.enabled else None,
     )
 
 
@@ -205,3 +209,12 @@ def _explain_pictures(root: Path) -> list[tuple[str, Embedded]]:
 def _pictures(folder: Path, captions: dict[str, str]) -> list[Embedded]:
     found = [embed(folder / name, caption) for name, caption in captions.items()]
     return [picture for picture in found if picture is not None]
+
+
+def _doubtful_labels(root: Path) -> int:
+    path = root / records.LABEL_REVIEW
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return sum(1 for _ in csv.DictReader(stream))
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} does not exist; `dvc repro` makes it") from None

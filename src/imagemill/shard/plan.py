@@ -4,7 +4,8 @@ A shard is touched when one of its images changed, moved to another split or wen
 its file is not the one on record. Every other shard is left alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imagemill.parquet import SortedReader, read_batches
-from imagemill.records import INDEX_SCHEMA, SHARD_INDEX
+from imagemill.records import SHARD_INDEX, ShardManifest
+from imagemill.shard.annotations import AnnotationDigest
+from imagemill.shard.job import PLAIN_INDEX, split_of
+from imagemill.shard.seen import with_stamps
 from imagemill.shard.survey import images_to_pack
 
-PLAIN_INDEX = pa.schema(
-    [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in INDEX_SCHEMA
-    ]
-)
-_NO_CLASS = -1
+_COLUMNS = ["key", "uri", "offset", "size_bytes", "sha256", "target", "annotation"]
 # Stands for a shard that has no name yet, and sorts behind all that have one.
 _UNNAMED = "~"
 
@@ -31,11 +29,20 @@ class Plan(NamedTuple):
 
     touched: frozenset[str]
     surviving: frozenset[str]  # still hold an image; touched or not
+    has_new: bool  # images that lie in no shard of their split
 
     def next_number(self, split: str) -> int:
         """Number of the first new shard of a split."""
         numbers = [number_of(path) for path in self.surviving if split_of(path) == split]
         return max(numbers, default=-1) + 1
+
+    @property
+    def unchanged(self) -> frozenset[str]:
+        """Shards that stay as they are."""
+        return self.surviving - self.touched
+
+
+FROM_SCRATCH = Plan(frozenset(), frozenset(), has_new=True)
 
 
 def shard_path(split: str, number: int) -> str:
@@ -43,64 +50,85 @@ def shard_path(split: str, number: int) -> str:
     return f"shards/{split}/{split}-{number:06d}.tar"
 
 
-def split_of(path: str) -> str:
-    """The split a shard belongs to."""
-    return path.split("/")[1]
-
-
 def number_of(path: str) -> int:
     """The number of a shard inside its split."""
     return int(path.rpartition("-")[2].removesuffix(".tar"))
 
 
-def made_plan(root: Path, classes: list[str], *, damaged: frozenset[str] | None) -> Plan:
-    """Compare the images to pack with the index of what is there.
+class Comparison:
+    """Compares the images to pack with the index of what is there.
 
     Args:
         root: The project's root.
-        classes: Names by class id.
-        damaged: Shards to be written again whatever they should hold; None where nothing that is
-            there can be carried on.
+        before: What is there.
+        damaged: Shards to be written again whatever they should hold.
     """
-    if damaged is None:
-        return Plan(frozenset(), frozenset())
-    touched, surviving = set(damaged), set()
-    reader = SortedReader(_index(root))
-    for rows in images_to_pack(root):
-        old = reader.up_to(rows["key"][-1].as_py())
+
+    def __init__(self, root: Path, before: ShardManifest, damaged: Iterable[str]) -> None:
+        self._reader = SortedReader(_index(root))
+        self._classes = before.classes
+        self._recorded = {entry.path: entry.annotations for entry in before.shards}
+        self._annotations: dict[str, AnnotationDigest] = defaultdict(AnnotationDigest)
+        self._touched = set(damaged)
+        self._surviving: set[str] = set()
+        self._has_new = False
+
+    def add(self, rows: pa.Table) -> None:
+        """Take in the next images, in order of their keys."""
+        old = self._reader.up_to(rows["key"][-1].as_py())
         if old is None:
-            continue
-        compared = _compared(rows, old, classes)
+            self._has_new = True
+            return
+        compared = _compared(rows, old, self._classes)
         same_keys = compared.filter(compared["same"])["key"].combine_chunks()
         changed = pc.invert(pc.is_in(old["key"], value_set=same_keys))
-        touched.update(pc.unique(old.filter(changed)["shard"]).to_pylist())
-        surviving.update(pc.unique(compared["shard"].drop_null()).to_pylist())
-    for gone in reader.rest():
-        touched.update(pc.unique(gone["shard"]).to_pylist())
-    return Plan(frozenset(touched), frozenset(surviving))
+        self._touched.update(pc.unique(old.filter(changed)["shard"]).to_pylist())
+        self._surviving.update(pc.unique(compared["shard"].drop_null()).to_pylist())
+        self._has_new = self._has_new or bool(compared["shard"].null_count)
+        self._note(compared.filter(pc.is_valid(compared["annotation"])))
+
+    def plan(self) -> Plan:
+        """What follows, once all images were taken in."""
+        for gone in self._reader.rest():
+            self._touched.update(pc.unique(gone["shard"]).to_pylist())
+        for path in self._surviving:
+            if self._annotations[path].hexdigest() != self._recorded[path]:
+                self._touched.add(path)
+        return Plan(frozenset(self._touched), frozenset(self._surviving), self._has_new)
+
+    def _note(self, annotated: pa.Table) -> None:
+        columns = (annotated[name].to_pylist() for name in ("shard", "key", "annotation"))
+        for path, key, annotation in zip(*columns, strict=True):
+            if path is not None:
+                self._annotations[path].add(key, annotation)
 
 
-def rows_to_write(root: Path, classes: list[str], plan: Plan) -> Iterator[pa.Table]:
+def rows_to_write(root: Path, classes: Sequence[str], plan: Plan) -> Iterator[pa.Table]:
     """Images of touched shards and new images, in order of their keys.
 
     Yields:
-        The columns of `images_to_pack`, `class_id`, `place` (a shard's path, or where none has
-        been found yet a path that ends in ~), and `order`, by which they are to be packed.
+        Columns of the manifest, `format`, `split`, `stamp` (the state of the raw file its digest
+        was taken from), `class_id`, `place` (a shard's path, or where none has been found yet a
+        path that ends in ~), and `order`, by which they are to be packed.
     """
+    if not (plan.touched or plan.has_new):
+        return
     touched = pa.array(sorted(plan.touched), pa.string())
+    class_names = pa.array(classes, pa.string())
     reader = SortedReader(_index(root) if plan.surviving else ())
-    for rows in images_to_pack(root):
+    for rows in with_stamps(root, images_to_pack(root, _COLUMNS, ["format"])):
         old = reader.up_to(rows["key"][-1].as_py())
-        compared = _compared(rows, old if old is not None else _no_index_rows(), classes)
-        wanted = pc.or_(pc.is_null(compared["shard"]), pc.is_in(compared["shard"], touched))
-        compared = compared.filter(wanted)
-        if compared.num_rows:
-            yield _ordered(compared)
+        shard = _shard(rows, _beside(rows, old if old is not None else PLAIN_INDEX.empty_table()))
+        wanted = pc.or_(pc.is_null(shard), pc.is_in(shard, touched))
+        chosen = rows.append_column("shard", shard).filter(wanted)
+        if chosen.num_rows:
+            class_id = pc.index_in(chosen["target"], value_set=class_names)
+            yield _ordered(chosen.append_column("class_id", class_id))
 
 
 def carried_on(root: Path, plan: Plan) -> Iterator[pa.Table]:
     """Index rows of shards that stay as they are, sorted by key."""
-    kept = pa.array(sorted(plan.surviving - plan.touched), pa.string())
+    kept = pa.array(sorted(plan.unchanged), pa.string())
     for batch in _index(root) if len(kept) else ():
         yield pa.Table.from_batches([batch]).filter(pc.is_in(batch["shard"], kept))
 
@@ -113,22 +141,26 @@ def _ordered(rows: pa.Table) -> pa.Table:
     return rows.append_column("place", place).append_column("order", order)
 
 
-def _compared(rows: pa.Table, old: pa.Table, classes: list[str]) -> pa.Table:
-    """Rows with `class_id`, the `shard` they lie in (null: none of their split), and `same`."""
-    class_id = pc.index_in(rows["target"], value_set=pa.array(classes, pa.string()))
-    found = pc.index_in(rows["key"], value_set=old["key"].combine_chunks())
-    before = old.take(found)
-    same_split = _equal(before["split"], rows["split"])
-    same = pc.and_(
-        pc.and_(same_split, _equal(before["sha256"], rows["sha256"])),
-        pc.equal(pc.fill_null(before["target"], _NO_CLASS), pc.fill_null(class_id, _NO_CLASS)),
-    )
-    shard = pc.if_else(same_split, before["shard"], pa.scalar(None, pa.string()))
-    return (
-        rows.append_column("class_id", class_id)
-        .append_column("shard", shard)
-        .append_column("same", same)
-    )
+def _compared(rows: pa.Table, old: pa.Table, classes: Sequence[str]) -> pa.Table:
+    """Rows with the `shard` they lie in (null: none of their split), and `same`."""
+    before = _beside(rows, old)
+    shard = _shard(rows, before)
+    raw_sha256 = pc.coalesce(before["raw_sha256"], before["sha256"])
+    target = pc.take(pa.array(classes, pa.string()), before["target"])
+    same = pc.and_(pc.is_valid(shard), _equal(raw_sha256, rows["sha256"]))
+    same = pc.and_(same, _equal(pc.fill_null(target, ""), pc.fill_null(rows["target"], "")))
+    return rows.append_column("shard", shard).append_column("same", same)
+
+
+def _beside(rows: pa.Table, old: pa.Table) -> pa.Table:
+    """The index's rows of the same keys; nulls where it has none."""
+    return old.take(pc.index_in(rows["key"], value_set=old["key"].combine_chunks()))
+
+
+def _shard(rows: pa.Table, before: pa.Table) -> pa.ChunkedArray:
+    """The shards that images lie in; null where that is none of their split."""
+    stays = _equal(before["split"], rows["split"])
+    return pc.if_else(stays, before["shard"], pa.scalar(None, pa.string()))
 
 
 def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -138,7 +170,3 @@ def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
 def _index(root: Path) -> Iterable[pa.RecordBatch]:
     for batch in read_batches(root / SHARD_INDEX):
         yield batch.cast(PLAIN_INDEX)
-
-
-def _no_index_rows() -> pa.Table:
-    return PLAIN_INDEX.empty_table()

@@ -4,7 +4,6 @@ import ctypes
 import os
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
@@ -24,22 +23,48 @@ def carry_over(old: Path, new: Path) -> None:
 def publish(new: Path, place: Path) -> None:
     """Put a finished folder where another is, or where none is yet.
 
-    A kill leaves the old folder or the new one. Only where the filesystem cannot exchange two
-    folders, files are moved one by one, the manifest last; then the next run finds by digest what
-    is not as it should be.
+    A kill leaves the old folder or the new one. Where the filesystem cannot exchange two folders
+    there is a moment in which neither is in place: `recover` ends it.
     """
     for folder in (path for path in new.rglob("*") if path.is_dir()):
         _sync(folder)
     _sync(new)
     if not place.exists():
         new.rename(place)
+        _sync(place.parent)
         return
     try:
         _exchange(new, place)
     except OSError:
-        _move_one_by_one(new, place)
+        _step_aside(new, place)
+    else:
+        _sync(place.parent)
+        shutil.rmtree(new)
+
+
+def recover(place: Path) -> None:
+    """Put back what a killed `publish` had moved aside, or remove it where the new is in place."""
+    old = _aside(place)
+    if not old.exists():
+        return
+    if place.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(place)
+        _sync(place.parent)
+
+
+def _step_aside(new: Path, place: Path) -> None:
+    """In two renames."""
+    old = _aside(place)
+    place.rename(old)
+    new.rename(place)
     _sync(place.parent)
-    shutil.rmtree(new)
+    shutil.rmtree(old)
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -54,20 +79,6 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError("this system cannot exchange folders") from None
     if failed:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _move_one_by_one(new: Path, place: Path) -> None:
-    files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
-    for name in sorted(files, key=lambda name: name.suffix == ".json"):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (new / name).replace(place / name)
-    for path in sorted(place.rglob("*"), reverse=True):
-        if path.is_dir():
-            # Only an empty one goes.
-            with suppress(OSError):
-                path.rmdir()
-        elif path.relative_to(place) not in files:
-            path.unlink()
 
 
 def _sync(folder: Path) -> None:

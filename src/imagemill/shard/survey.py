@@ -1,7 +1,7 @@
-"""One pass over what is to be packed: classes, channels, statistics and the digest of the data."""
+"""One pass over what is to be packed: classes, channels, formats and statistics."""
 
-import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,64 +13,87 @@ from numpy.typing import NDArray
 from imagemill.audit.decode import GREY_MODES
 from imagemill.errors import IntegrityError
 from imagemill.parquet import matching, num_rows, read_batches
-from imagemill.records import KEEP, MANIFEST, SPLITS
+from imagemill.records import DROPPED, KEEP, MANIFEST, SPLITS
 
 # A picture of one colour has no spread; dividing by less than one level would only add noise.
 _LEAST_STD = 1 / 255
+# Columns of the keep list that a survey looks at.
+MEASURED = ("mode", "format", "mean_rgb", "mean_square_rgb")
 
 
 class Survey(NamedTuple):
     """What shards say about the data as a whole."""
 
-    digest: str
+    num_images: int
+    size_bytes: int
     classes: frozenset[str]
+    formats: Counter[str]  # images of each
     all_grey: bool
     pixel_mean: list[float]  # of train, per channel, in 0..1
     pixel_std: list[float]
 
 
-def survey(root: Path) -> Survey:
-    """Look at all images of data/split/split.parquet without reading a pixel."""
-    hasher = hashlib.sha256()
-    classes: set[str] = set()
-    modes: set[str] = set()
-    num_train, mean_3, square_3 = 0, np.zeros(3), np.zeros(3)
-    for rows in images_to_pack(root):
-        hasher.update(_lines(rows))
-        classes.update(name for name in pc.unique(rows["target"]).to_pylist() if name is not None)
-        modes.update(pc.unique(rows["mode"]).to_pylist())
+class Surveyor:
+    """Looks at all images of data/split/split.parquet without reading a pixel."""
+
+    def __init__(self) -> None:
+        self._num_images = self._size_bytes = 0
+        self._classes: set[str] = set()
+        self._modes: set[str] = set()
+        self._formats: Counter[str] = Counter()
+        self._num_train = 0
+        self._mean_3, self._square_3 = np.zeros(3), np.zeros(3)
+
+    def add(self, rows: pa.Table) -> None:
+        """Take in images with the columns `MEASURED`."""
+        self._num_images += rows.num_rows
+        self._size_bytes += pc.sum(rows["size_bytes"]).as_py()
+        self._classes.update(pc.unique(rows["target"].drop_null()).to_pylist())
+        self._modes.update(pc.unique(rows["mode"]).to_pylist())
+        for form in pc.value_counts(rows["format"]).to_pylist():
+            self._formats[form["values"]] += form["counts"]
         train = rows.filter(pc.equal(rows["split"], "train"))
-        num_train += train.num_rows
-        mean_3 += _sums(train["mean_rgb"])
-        square_3 += _sums(train["mean_square_rgb"])
-    all_grey = modes <= GREY_MODES
-    channels = slice(1) if all_grey else slice(3)
-    mean_3 /= max(num_train, 1)
-    std_3 = np.sqrt(np.maximum(square_3 / max(num_train, 1) - mean_3**2, _LEAST_STD**2))
-    return Survey(
-        digest=hasher.hexdigest(),
-        classes=frozenset(classes),
-        all_grey=all_grey,
-        pixel_mean=mean_3[channels].tolist(),
-        pixel_std=std_3[channels].tolist(),
-    )
+        self._num_train += train.num_rows
+        self._mean_3 += _sums(train["mean_rgb"])
+        self._square_3 += _sums(train["mean_square_rgb"])
+
+    def survey(self) -> Survey:
+        """What was seen so far."""
+        all_grey = self._modes <= GREY_MODES
+        channels = slice(1) if all_grey else slice(3)
+        mean_3 = self._mean_3 / max(self._num_train, 1)
+        variance_3 = self._square_3 / max(self._num_train, 1) - mean_3**2
+        std_3 = np.sqrt(np.maximum(variance_3, _LEAST_STD**2))
+        return Survey(
+            num_images=self._num_images,
+            size_bytes=self._size_bytes,
+            classes=frozenset(self._classes),
+            formats=self._formats,
+            all_grey=all_grey,
+            pixel_mean=mean_3[channels].tolist(),
+            pixel_std=std_3[channels].tolist(),
+        )
 
 
-def images_to_pack(root: Path) -> Iterator[pa.Table]:
+def images_to_pack(
+    root: Path, columns: Sequence[str], measured: Sequence[str]
+) -> Iterator[pa.Table]:
     """Rows of manifest, keep list and split side by side, sorted by key.
+
+    Args:
+        root: The project's root.
+        columns: Of the manifest, `key` among them.
+        measured: Columns of the keep list beside `key`.
 
     Raises:
         IntegrityError: the three do not speak of the same images.
     """
-    if num_rows(root / KEEP) != num_rows(root / SPLITS):
+    if num_rows(root / KEEP) != num_rows(root / SPLITS) + num_rows(root / DROPPED):
         raise IntegrityError("audit and split speak of different images; run `dvc repro`")
-    manifest = read_batches(
-        root / MANIFEST, ["key", "uri", "offset", "size_bytes", "sha256", "target"]
-    )
-    measured = ["key", "mode", "format", "mean_rgb", "mean_square_rgb"]
+    manifest = read_batches(root / MANIFEST, list(columns))
     kept = (
         _beside(left, right)
-        for left, right in matching(manifest, read_batches(root / KEEP, measured))
+        for left, right in matching(manifest, read_batches(root / KEEP, ["key", *measured]))
     )
     for left, right in matching(kept, read_batches(root / SPLITS)):
         yield _beside(left, right)
@@ -81,13 +104,6 @@ def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
         if name != "key":
             left = left.append_column(right.schema.field(name), right[name])
     return left
-
-
-def _lines(rows: pa.Table) -> bytes:
-    """One line an image: key, sha256, class name (empty: none) and split, parted by tabs."""
-    target = pc.fill_null(rows["target"], "")
-    lines = pc.binary_join_element_wise(rows["key"], rows["sha256"], target, rows["split"], "\t")
-    return ("\n".join(lines.to_pylist()) + "\n").encode()
 
 
 def _sums(vectors: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -1,157 +1,162 @@
-"""Shards on their way to the disk: whole, checked against `ingest`, and digested in one pass."""
+"""One shard on its way to the disk: whole, checked against `ingest`, and digested in one pass."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from imagemill.errors import IntegrityError
-from imagemill.params import ShardParams
-from imagemill.parquet import SortedRuns
 from imagemill.records import ShardEntry
-from imagemill.shard.plan import Plan, number_of, shard_path, split_of
-from imagemill.sources import RawReader
-from imagemill.tars import TarWriter
+from imagemill.shard.annotations import AnnotationDigest
+from imagemill.shard.job import PLAIN_INDEX, ShardJob, split_of
+from imagemill.shard.raw import RawImages
+from imagemill.shard.transform import Encoded, Transform, transformer
+from imagemill.tars import TarWriter, filling, headers, member
 from imagemill.tasks import TASKS
 
 _TASK = TASKS["classification"]
-_COLUMNS = ("place", "key", "uri", "offset", "size_bytes", "sha256", "format", "split", "class_id")
 # Where Pillow's name of a format is not what its files are called.
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
-_INDEX_CHUNK = 4096
+# What a batch needs stays in the processor's cache.
+_BATCH_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Packing:
-    """What writing shards needs to know."""
-
-    root: Path
-    data: Path  # stands for data/
-    plan: Plan  # says how new shards are numbered
-    params: ShardParams  # say when a new shard is full
-    index: SortedRuns  # takes a row for each image packed
+def packed_rows(job: ShardJob) -> Path:
+    """Where `write_shard` leaves the shard's part of the index, an Arrow file of `PLAIN_INDEX`."""
+    return Path(job.rows).with_suffix(".packed")
 
 
-class _Image(NamedTuple):
-    """One row of `rows_to_write`; the fields are `_COLUMNS`."""
-
-    place: str
-    key: str
-    uri: str
-    offset: int
-    size_bytes: int
-    sha256: str
-    format: str
-    split: str
-    class_id: int | None
-
-
-def write_shards(packing: Packing, rows: Iterable[pa.Table]) -> Iterator[ShardEntry]:
-    """Pack images in the order they come.
+def write_shard(job: ShardJob) -> ShardEntry:
+    """Write one shard and its part of the index.
 
     Args:
-        packing: Where, and how.
-        rows: As `rows_to_write` gives them, sorted by `order`.
+        job: What to write, and where. Nothing else is read but the raw images it names.
 
-    Yields:
-        Each shard once it is complete and synced.
+    Returns:
+        The shard's entry in the manifest; the file is complete and synced.
 
     Raises:
-        IntegrityError: raw bytes are not those `ingest` read.
+        IntegrityError: raw bytes are not those `ingest` read, or cannot be shrunk or stripped.
         SourceError: a raw file is gone.
     """
-    shard: _OpenShard | None = None
-    with RawReader(packing.root) as reader:
-        for image in _images(rows):
-            content = _checked(reader, image)
-            if shard is None or not shard.takes(image, packing.params):
-                path = _path_for(image, shard, packing.plan)
-                if shard is not None:
-                    yield shard.close()
-                shard = _OpenShard(packing, path, image.place)
-            shard.add(image, content)
-        if shard is not None:
-            yield shard.close()
+    with (
+        Path(job.target).open("wb", buffering=0) as stream,
+        RawImages(Path(job.root)) as raw,
+        pa.OSFile(str(packed_rows(job)), "wb") as sink,
+        pa.ipc.new_stream(sink, PLAIN_INDEX) as index,
+    ):
+        packer = _Packer(TarWriter(stream), raw, job)
+        for rows in _batches(job):
+            index.write(packer.pack(rows))
+        sha256 = packer.tar.close()
+        os.fsync(stream.fileno())
+    return ShardEntry(
+        path=job.path,
+        sha256=sha256,
+        num_samples=packer.num_samples,
+        size_bytes=packer.tar.size_bytes,
+        annotations=packer.annotations.hexdigest(),
+    )
 
 
-def _checked(reader: RawReader, image: _Image) -> bytes:
-    content = reader.read(image.uri, image.offset, image.size_bytes)
-    if hashlib.sha256(content).hexdigest() != image.sha256:
-        raise IntegrityError(
-            f"{image.key}: its bytes in {image.uri} changed since `ingest` read them; "
-            "run `imagemill scan` and start again"
-        )
-    return content
+def _batches(job: ShardJob) -> Iterator[pa.RecordBatch]:
+    """The job's rows, not too many at a time."""
+    with pa.OSFile(job.rows) as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            for start in range(0, batch.num_rows, _BATCH_ROWS):
+                yield batch.slice(start, _BATCH_ROWS)
 
 
-def _images(rows: Iterable[pa.Table]) -> Iterator[_Image]:
-    for table in rows:
-        columns = (table[name].to_pylist() for name in _COLUMNS)
-        yield from map(_Image._make, zip(*columns, strict=True))
+class _Packer:
+    """Appends samples to one tar: the image, then its target and its annotation if it has one."""
+
+    def __init__(self, tar: TarWriter, raw: RawImages, job: ShardJob) -> None:
+        self.tar = tar
+        self.num_samples = 0
+        self.annotations = AnnotationDigest()
+        self._raw = raw
+        self._job = job
+        self._transform = transformer(max_side=job.max_side, strip_metadata=job.strip_metadata)
+
+    def pack(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Append images and return their rows of the index."""
+        self.num_samples += rows.num_rows
+        followers = self._followers(rows)
+        if self._transform is None:
+            return self._pack_raw(rows, followers)
+        return self._pack_changed(rows, followers, self._transform)
+
+    def _pack_raw(self, rows: pa.RecordBatch, followers: list[bytes]) -> pa.RecordBatch:
+        forms = rows["format"].to_pylist()
+        keys, sizes = rows["key"].to_pylist(), rows["size_bytes"].to_pylist()
+        names = [f"{key}.{_extension(form)}" for key, form in zip(keys, forms, strict=True)]
+        contents = self._raw.contents(rows)
+        offsets = self.tar.add_many(headers(names, sizes), contents, followers)
+        packed = {name: rows[name] for name in ("size_bytes", "sha256")}
+        packed |= {"offset": offsets, "raw_sha256": pa.nulls(len(offsets), pa.string())}
+        return _index_rows(self._job.path, rows, packed)
+
+    def _pack_changed(
+        self, rows: pa.RecordBatch, followers: list[bytes], transform: Transform
+    ) -> pa.RecordBatch:
+        packed: dict[str, Any] = {
+            name: [] for name in ("offset", "size_bytes", "sha256", "raw_sha256")
+        }
+        forms = rows["format"].to_pylist()
+        keys, digests = rows["key"].to_pylist(), rows["sha256"].to_pylist()
+        for key, sha256, raw, form, then in zip(
+            keys, digests, self._raw.contents(rows), forms, followers, strict=True
+        ):
+            try:
+                content, form_now = transform(Encoded(raw, form))
+            except IntegrityError as error:
+                raise IntegrityError(f"image {key!r} {error}") from None
+            head = headers([f"{key}.{_extension(form_now)}"], [len(content)])
+            packed["offset"] += self.tar.add_many(head, [content], [then])
+            same = content == raw
+            packed["size_bytes"].append(len(content))
+            packed["sha256"].append(sha256 if same else hashlib.sha256(content).hexdigest())
+            packed["raw_sha256"].append(None if same else sha256)
+        return _index_rows(self._job.path, rows, packed)
+
+    def _followers(self, rows: pa.RecordBatch) -> list[bytes]:
+        """What stands behind each image: its target and its annotation as members."""
+        keys, class_ids = rows["key"].to_pylist(), rows["class_id"].to_pylist()
+        targets = {each: _TASK.pack(each) for each in set(class_ids) if each is not None}
+        padded = {each: content + filling(len(content)) for each, content in targets.items()}
+        names = [f"{key}.{_TASK.extension}" for key in keys]
+        heads = headers(names, [len(targets.get(each, b"")) for each in class_ids])
+        followers = [
+            b"" if each is None else head + padded[each]
+            for head, each in zip(heads, class_ids, strict=True)
+        ]
+        if rows["annotation"].null_count < rows.num_rows:
+            self._annotate(keys, rows["annotation"].to_pylist(), followers)
+        return followers
+
+    def _annotate(
+        self, keys: list[str], annotations: list[str | None], followers: list[bytes]
+    ) -> None:
+        for number, (key, annotation) in enumerate(zip(keys, annotations, strict=True)):
+            if annotation is not None:
+                self.annotations.add(key, annotation)
+                followers[number] += member(f"{key}.json", annotation.encode())
 
 
-def _path_for(image: _Image, before: "_OpenShard | None", plan: Plan) -> str:
-    if image.place in plan.surviving:
-        return image.place
-    if before is not None and before.place == image.place:
-        return shard_path(image.split, number_of(before.path) + 1)
-    return shard_path(image.split, plan.next_number(image.split))
+def _extension(form: str) -> str:
+    return _EXTENSIONS.get(form) or form.lower()
 
 
-class _OpenShard:
-    """One tar being written."""
-
-    def __init__(self, packing: Packing, path: str, place: str) -> None:
-        self.path = path
-        self.place = place
-        file = packing.data / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = file.open("wb", buffering=0)
-        self._tar = TarWriter(self._stream)
-        self._index = packing.index
-        self._rows: list[tuple[Any, ...]] = []
-        self._num_samples = 0
-        self._image_bytes = 0
-
-    def takes(self, image: _Image, params: ShardParams) -> bool:
-        """Whether the image belongs here; a shard that had a name before is never too full."""
-        if image.place != self.place:
-            return False
-        if image.place == self.path:
-            return True
-        full = self._num_samples >= params.max_images
-        return not full and self._image_bytes + image.size_bytes <= params.max_bytes
-
-    def add(self, image: _Image, content: bytes) -> None:
-        """Append the image, its target behind it, and a row of the index."""
-        extension = _EXTENSIONS.get(image.format, image.format.lower())
-        offset = self._tar.add(f"{image.key}.{extension}", content)
-        if image.class_id is not None:
-            self._tar.add(f"{image.key}.{_TASK.extension}", _TASK.pack(image.class_id))
-        row = (image.key, split_of(self.path), self.path, offset, image.size_bytes, image.sha256)
-        self._rows.append((*row, image.class_id, None))
-        self._num_samples += 1
-        self._image_bytes += image.size_bytes
-        if len(self._rows) == _INDEX_CHUNK:
-            self._index_rows()
-
-    def close(self) -> ShardEntry:
-        """Finish the tar and bring it to the disk."""
-        self._index_rows()
-        sha256 = self._tar.close()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        return ShardEntry(
-            path=self.path,
-            sha256=sha256,
-            num_samples=self._num_samples,
-            size_bytes=self._tar.size_bytes,
-        )
-
-    def _index_rows(self) -> None:
-        self._index.add_rows(self._rows)
-        self._rows = []
+def _index_rows(path: str, rows: pa.RecordBatch, packed: dict[str, Any]) -> pa.RecordBatch:
+    columns = packed | {
+        "key": rows["key"],
+        "split": [split_of(path)] * rows.num_rows,
+        "shard": [path] * rows.num_rows,
+        "target": rows["class_id"],
+    }
+    return pa.RecordBatch.from_pydict(
+        {name: columns[name] for name in PLAIN_INDEX.names}, schema=PLAIN_INDEX
+    )

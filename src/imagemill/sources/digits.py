@@ -1,7 +1,5 @@
 """Built-in data: the 1,797 handwritten digits that scikit-learn ships, 8x8 grey, values 0 to 16."""
 
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +8,14 @@ from numpy.typing import NDArray
 
 from imagemill import tars
 from imagemill.records import STATE, publishing
-from imagemill.sources.entries import FileStat, RawImage
+from imagemill.sources.entries import FileStat, RawImage, Volume
+from imagemill.sources.pixels import png
 
 NAME = "digits"
 _TAR = STATE / "sources" / "digits.tar"
 # Of the images themselves, which never change; a new way to write them needs a new mark.
-_SIZE_BYTES, _MARK = 1797 * 1024, 1
+_NUM_IMAGES = 1797
+_SIZE_BYTES, _MARK = _NUM_IMAGES * 1024, 1
 
 
 class Digits:
@@ -36,6 +36,14 @@ class Digits:
     def stats(self) -> Iterator[FileStat]:
         """One constant line: built-in data does not change."""
         yield FileStat(NAME, _SIZE_BYTES, _MARK)
+
+    def volume(self) -> Volume:
+        """All digits, in a plain tar."""
+        return Volume(_NUM_IMAGES, _SIZE_BYTES, 2 * _SIZE_BYTES)
+
+    def remarks(self) -> list[str]:
+        """Nothing."""
+        return []
 
 
 def plain_tar(root: Path) -> Path:
@@ -58,17 +66,3 @@ def _write(
         for index in np.flatnonzero(labels_N == label):
             writer.add(f"{label}/{index:04d}.png", png(levels_NHW[index]))
     writer.close()
-
-
-def png(levels_HW: NDArray[np.uint8]) -> bytes:
-    """A grey 8-bit PNG with stored (not compressed) pixels: the same bytes on every machine."""
-    height, width = levels_HW.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in levels_HW)
-    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 0)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)

@@ -21,6 +21,7 @@ class Entry(NamedTuple):
     kind: Literal["file", "folder", "other"]
     offset: int
     size_bytes: int
+    stamp: str | None = None  # as of `RawReader.stamp`, where listing told it already
 
 
 class RawImage(NamedTuple):
@@ -34,6 +35,7 @@ class RawImage(NamedTuple):
     group: str | None
     split: str | None  # train, val, test or unlabelled
     annotation: str | None = None  # JSON of what is known beside the class
+    stamp: str | None = None  # as of `RawReader.stamp`, where listing told it already
 
 
 class FileStat(NamedTuple):
@@ -41,7 +43,15 @@ class FileStat(NamedTuple):
 
     name: str  # with a slash at the end if it is a folder
     size_bytes: int
-    mtime_ns: int
+    mark: int | str | None  # modification time in ns; of a remote file its etag
+
+
+class Volume(NamedTuple):
+    """Roughly what a source holds, told without reading it all."""
+
+    num_files: int
+    content_bytes: int
+    unpacked_bytes: int  # of the plain tars in `.imagemill/`; 0 if it is read in place
 
 
 class Source(Protocol):
@@ -60,6 +70,25 @@ class Source(Protocol):
         Raises:
             SourceError: the source is missing or unreadable.
         """
+
+    def volume(self) -> Volume:
+        """How much there is of it.
+
+        Raises:
+            SourceError: the source is missing or unreadable.
+        """
+
+    def remarks(self) -> list[str]:
+        """What people should know about the images, once all of them were streamed."""
+
+
+def counted(entries: Iterator[Entry]) -> Volume:
+    """Files and bytes of entries that are read in place."""
+    num_files = size_bytes = 0
+    for entry in entries:
+        num_files += entry.kind == "file"
+        size_bytes += entry.size_bytes
+    return Volume(num_files, size_bytes, 0)
 
 
 def is_image_name(path: str) -> bool:

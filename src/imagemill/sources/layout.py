@@ -1,13 +1,20 @@
 """What folders mean: `<class>/...`, or `train|val|test/<class>/...`, below a top folder or not."""
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from imagemill.errors import SourceError
 from imagemill.sources.entries import Entry, RawImage, is_image_name
+from imagemill.sources.trees import Tree
 
 UNLABELLED = "unlabelled"
 SPLIT_OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+# Splits in the names of files: train2017, imagenet-val-000003, dev.
+_SPLIT_IN_NAME = re.compile(
+    r"(?:^|[^a-z])(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev)|(?P<test>test))"
+    r"(?:$|[^a-z])"
+)
 _KNOWN_TOPS = frozenset([*SPLIT_OF_FOLDER, UNLABELLED])
 
 Folder = tuple[str, ...]
@@ -20,28 +27,36 @@ class Layout(NamedTuple):
     given_splits: bool
 
 
-def labelled(
-    entries: Callable[[], Iterable[Entry]],
-    *,
-    where: str,
-    uri_of: Callable[[Entry], str],
-) -> Iterator[RawImage]:
+def split_in_name(name: str) -> str | None:
+    """The split that a file's or folder's name speaks of, if it does."""
+    found = _SPLIT_IN_NAME.search(name.lower())
+    return found.lastgroup if found else None
+
+
+def labelled(tree: Tree) -> Iterator[RawImage]:
     """Give every image its class and split by the folders it lies in.
 
     Args:
-        entries: Walks the source; called twice, since the layout is only known at the end.
-        where: The source's name for messages.
-        uri_of: What the manifest says as the place of an entry.
+        tree: The source; walked twice, since the layout is only known at the end.
 
     Raises:
         SourceError: no images, an empty class folder, folders that contradict one another.
     """
-    layout = _understood(entries(), where)
-    for entry in entries():
+    layout = _understood(tree.outline(), tree.uri)
+    for entry in tree.entries():
         if entry.kind == "file" and is_image_name(entry.path):
             path = entry.path[len(layout.top) :]
             split, target = _placed(path, layout)
-            yield RawImage(path, uri_of(entry), entry.offset, entry.size_bytes, target, None, split)
+            yield RawImage(
+                path,
+                tree.uri_of(entry),
+                entry.offset,
+                entry.size_bytes,
+                target,
+                group=None,
+                split=split,
+                stamp=entry.stamp,
+            )
 
 
 def _placed(path: str, layout: Layout) -> tuple[str | None, str | None]:
@@ -67,8 +82,15 @@ def _understood(entries: Iterable[Entry], where: str) -> Layout:
         elif is_image_name(entry.path):
             _refuse_other(entry, where)
             filled.add(tuple(parts[:-1][:3]))
+        elif entry.path.endswith(".json") and parts[-1].startswith("instances_"):
+            raise SourceError(
+                f"{where} holds COCO annotations ({entry.path}) behind its images; unpack it, and "
+                "name the folder in which `annotations` lies"
+            )
     if not filled:
         raise SourceError(f"{where} holds no images (no file called .jpg, .png or the like)")
+    if any("JPEGImages" in folder for folder in filled):
+        raise SourceError(f"{where} holds several Pascal VOC sets; name the folder of one of them")
     top = _single_top(filled)
     depth = 1 if top else 0
     all_folders = {folder[depth:] for folder in all_folders if len(folder) > depth}

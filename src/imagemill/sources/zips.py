@@ -3,11 +3,11 @@
 Own code instead of `zipfile`, which keeps half a kilobyte a member in memory.
 """
 
+import io
 import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from imagemill.errors import SourceError
@@ -36,20 +36,19 @@ class ZipMember(NamedTuple):
     header_offset: int
 
 
-def members(path: Path) -> Iterator[ZipMember]:
-    """All members in the order of the directory.
+def members(stream: BinaryIO, where: str) -> Iterator[ZipMember]:
+    """All members in the order of the directory; `where` is for messages.
 
     Raises:
         SourceError: not a zip, damaged, or encrypted.
     """
     try:
-        with path.open("rb") as stream:
-            count, position = _directory(stream, path.stat().st_size)
-            stream.seek(position)
-            for _ in range(count):
-                yield _member(stream, path)
+        count, position = _directory(stream, stream.seek(0, io.SEEK_END))
+        stream.seek(position)
+        for _ in range(count):
+            yield _member(stream, where)
     except (struct.error, ValueError, IndexError):
-        raise SourceError(f"{path} is not a zip archive, or it is damaged or cut short") from None
+        raise SourceError(f"{where} is not a zip archive, or it is damaged or cut short") from None
 
 
 def content_offset(stream: BinaryIO, member: ZipMember) -> int:
@@ -59,14 +58,14 @@ def content_offset(stream: BinaryIO, member: ZipMember) -> int:
     return int(member.header_offset + _LOCAL.size + fields[9] + fields[10])
 
 
-def content(stream: BinaryIO, member: ZipMember, path: Path) -> Iterator[bytes]:
+def content(stream: BinaryIO, member: ZipMember, where: str) -> Iterator[bytes]:
     """The member's bytes in pieces, never more than the directory announces.
 
     Raises:
         SourceError: an unknown compression, or bytes that are not those once packed.
     """
     if member.method not in (STORED, DEFLATED):
-        raise SourceError(f"{path}: {member.name!r} uses a compression other than deflate")
+        raise SourceError(f"{where}: {member.name!r} uses a compression other than deflate")
     checksum = size = 0
     for chunk in _unpacked(stream, member):
         checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
@@ -74,7 +73,7 @@ def content(stream: BinaryIO, member: ZipMember, path: Path) -> Iterator[bytes]:
             break
         yield chunk
     if (checksum, size) != (member.checksum, member.size_bytes):
-        raise SourceError(f"{path} is damaged at {member.name!r}: its checksum does not fit")
+        raise SourceError(f"{where} is damaged at {member.name!r}: its checksum does not fit")
 
 
 def _unpacked(stream: BinaryIO, member: ZipMember) -> Iterator[bytes]:
@@ -114,7 +113,7 @@ def _directory(stream: BinaryIO, total: int) -> tuple[int, int]:
     return fields[7], fields[9]
 
 
-def _member(stream: BinaryIO, path: Path) -> ZipMember:
+def _member(stream: BinaryIO, where: str) -> ZipMember:
     fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
     if fields[0] != b"PK\1\2":
         raise ValueError("not a line of the directory")
@@ -125,7 +124,7 @@ def _member(stream: BinaryIO, path: Path) -> ZipMember:
     stream.seek(fields[12], 1)
     name = raw_name.decode("utf-8" if flags & _UTF8 else "cp437", "surrogateescape")
     if flags & _ENCRYPTED:
-        raise SourceError(f"{path}: {name!r} is encrypted; pack the images without a password")
+        raise SourceError(f"{where}: {name!r} is encrypted; pack the images without a password")
     size, packed, offset = _widened(extra, size, packed, offset)
     kind = _kind(name, mode=fields[15] >> 16)
     return ZipMember(name.rstrip("/"), kind, method, checksum, packed, size, offset)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from imagemill.loading.ledger import Account
 from imagemill.records import Record, sha256_of_file, write_json
 
 _TENSORS = "state.safetensors"
@@ -24,10 +25,12 @@ _KEPT = 2
 
 
 class Position(Record):
-    """Where training stands: the next step to take, and how often each sample was consumed."""
+    """Where training stands: the next step to take, and what was consumed before it."""
 
     step: int  # over the whole run
     elapsed_cpu_seconds: float
+    accounts: tuple[Account, ...] = ()  # of the epochs that are over
+    consumed: str | None = None  # `Ledger.digest_of` of the running epoch; None: no ledger is kept
     sha256: str = ""
 
 
@@ -44,7 +47,7 @@ def save_checkpoint(
         folder: Where the run's checkpoints are.
         position: The next step.
         model, optimizer: Their present state.
-        counts_N: The ledger's counts, summed over ranks.
+        counts_N: The ledger's counts, summed over ranks; empty where none is kept.
     """
     temporary = folder / f".step-{position.step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)

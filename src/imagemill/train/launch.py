@@ -34,6 +34,7 @@ JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS = (
     "output",
     "checkpoints",
 )
+_TOPOLOGY = {"processes", "threads", "keep_memory", "checkpoint_seconds"}
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10
 _TAIL_LINES = 15
@@ -64,10 +65,12 @@ def prepare(root: Path, params: Params) -> Job:
         IntegrityError: shards or index are missing.
     """
     data = ShardManifest.read(root / SHARD_MANIFEST)
+    # Not how many do it, and how: a checkpoint is gone on with on any number of processes.
     said = {
-        "train": params.train.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
         "augment": params.augment.model_dump(mode="json", include={"seed", "online"}),
         "loading": params.loading.resize,
+        "order": params.loading.order,
         "data": data.digest,
         "index": sha256_of_file(root / AUGMENTED_INDEX),
     }

@@ -7,24 +7,26 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from imagemill.augment import Policy, compile_policy
 from imagemill.errors import TrainingError
-from imagemill.loading import Ledger, SplitImages, epoch_order, rank_slice
-from imagemill.loading.ledger import Account
-from imagemill.loading.order import global_batch, num_steps
+from imagemill.loading import Ledger, SplitImages
+from imagemill.loading.ledger import Account, Counts
+from imagemill.loading.loader import Batch, Loader, plan_of
+from imagemill.loading.plan import Share
 from imagemill.params import AugmentParams, TrainParams
 from imagemill.train.checkpoint import Position, load_checkpoint, save_checkpoint
-from imagemill.train.losses import LOSSES, Teacher
+from imagemill.train.feeding import Fed, fed, needed
+from imagemill.train.losses import LOSSES, Targets, Teacher
 from imagemill.train.machine import Machine, choose_machine
 from imagemill.train.optimizers import build_optimizer, set_rate
 from imagemill.train.schedules import SCHEDULES
@@ -47,6 +49,7 @@ class Progress:
     images_per_second: float
     seconds_left: float
     ends_epoch: bool
+    ledger: Account | None = None  # of the epoch that ends
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class FitResult:
     loss: float  # of the last report
     cpu_seconds: float  # of this process, over all resumptions
     resumed_at: int  # step; 0 if it was not resumed
-    ledger: list[Account] = field(default_factory=list)  # an account for each epoch of this process
+    ledger: list[Account] = field(default_factory=list)  # an account for each epoch
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,12 @@ def fit(
 
     Raises:
         TrainingError: the loss is not finite, or the ledger is not whole.
+        LoaderError: a decoding process died or hangs, or a shard could not be fetched.
+        IntegrityError: a shard is missing or damaged, or an image cannot be decoded.
     """
     machine = machine or choose_machine(train)
-    plan = _Plan(train, compile_policy(augment.online, seed=augment.seed), epochs, learning_rate)
+    policy = compile_policy(augment.online, seed=augment.seed, online=True)
+    plan = _Plan(train, augment, policy, epochs, learning_rate)
     return _Run(model, images, plan, machine, ranks, teacher).run(report, checkpoints)
 
 
@@ -127,6 +133,7 @@ class _Plan:
     """What to do, whoever does it."""
 
     train: TrainParams
+    augment: AugmentParams
     policy: Policy
     epochs: int
     learning_rate: float
@@ -149,71 +156,84 @@ class _Run:
         self.optimizer: Optimizer = build_optimizer(model, plan.train)
         self.images, self.plan, self.train = images, plan, plan.train
         self.machine, self.ranks, self.teacher = machine, ranks, teacher
-        self.steps_per_epoch = num_steps(len(images), plan.train.batch_size)
-        self.total_steps = plan.epochs * self.steps_per_epoch
-        self.ledger = Ledger(images.hashes_N)
+        self.steps = plan_of(
+            images,
+            seed=plan.train.seed,
+            batch_size=plan.train.batch_size,
+            share=Share(ranks.rank, ranks.world),
+            rows=partial(needed, plan.policy),
+        )
+        self.total_steps = plan.epochs * self.steps.steps_per_epoch
+        self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
 
     def run(self, report: Callable[[Progress], None], checkpoints: Path | None) -> FitResult:
         first, cpu_before = self._resumed(checkpoints)
-        watch = _Watch(first, self.total_steps, self.steps_per_epoch)
+        watch = _Watch(first, self.total_steps, self.steps.steps_per_epoch)
         cpu_start, last_saved = time.process_time(), time.monotonic()
-        order_N: NDArray[np.intp] | None = None
-        for step in range(first, self.total_steps):
-            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-            if order_N is None or step_in_epoch == 0:
-                order_N = epoch_order(self.images.hashes_N, seed=self.train.seed, epoch=epoch)
-            batch_G = global_batch(order_N, step_in_epoch, self.train.batch_size)
-            rate = self._rate(step)
-            watch.add(self._step(batch_G, epoch, rate), len(batch_G))
-            ends_epoch = step_in_epoch + 1 == self.steps_per_epoch
-            if ends_epoch:
-                self.accounts.append(self.ledger.close(self._counts()))
-            if ends_epoch or watch.due():
-                self._report(watch.take(step + 1, rate, ends_epoch), report)
-            if checkpoints and (step + 1) % _AGREEMENT_STEPS == 0:
-                due = time.monotonic() - last_saved >= self.train.checkpoint_seconds
-                if self.ranks.agreed(due, self.machine.device):
-                    elapsed = cpu_before + time.process_time() - cpu_start
-                    self._save(checkpoints, step + 1, elapsed)
-                    last_saved = time.monotonic()
+        with Loader(self.images, self.steps, self.plan.augment) as loader:
+            for batch in loader.batches(first, self.total_steps):
+                done, rate = batch.step.number + 1, self._rate(batch.step.number)
+                watch.add(self._step(batch, rate), len(batch.step.positions_G))
+                ends_epoch = done % self.steps.steps_per_epoch == 0
+                account = self._settled() if ends_epoch else None
+                if ends_epoch or watch.due():
+                    self._report(watch.take(done, rate, ends_epoch, account), report)
+                if checkpoints and done % _AGREEMENT_STEPS == 0:
+                    due = time.monotonic() - last_saved >= self.train.checkpoint_seconds
+                    if self.ranks.agreed(due, self.machine.device):
+                        elapsed = cpu_before + time.process_time() - cpu_start
+                        self._save(checkpoints, done, elapsed)
+                        last_saved = time.monotonic()
         cpu_seconds = cpu_before + time.process_time() - cpu_start
         self.model.eval()
         return FitResult(self.total_steps, watch.last_loss, cpu_seconds, first, self.accounts)
 
-    def _step(self, batch_G: NDArray[np.intp], epoch: int, rate: float) -> tuple[float, float, int]:
+    def _step(self, batch: Batch, rate: float) -> tuple[float, float, int]:
         """One optimiser step; returns this rank's sum of losses, hits and number of samples."""
-        mine_B = rank_slice(batch_G, rank=self.ranks.rank, world=self.ranks.world)
-        self.ledger.consume(mine_B)
-        # A rank without a sample computes on one that counts for nothing: all ranks must step.
-        positions_B = mine_B if len(mine_B) else batch_G[:1]
-        images_BCHW, targets_B = self._batch(positions_B, epoch)
+        step = batch.step
+        if self.ledger is not None:
+            self.ledger.consume(step.own())
+        images_BCHW, targets = self._fed(batch)
         with self.machine.autocast():
             logits_BK = self.replica(images_BCHW)
-        losses_B = LOSSES[self.train.loss](logits_BK, targets_B, self.train.label_smoothing)
+        wanted = targets.for_loss(logits_BK.shape[1])
+        losses_B = LOSSES[self.train.loss](logits_BK, wanted, self.train.label_smoothing)
         if self.teacher is not None:
             with self.machine.autocast():
                 losses_B = self.teacher.blend(losses_B, logits_BK, images_BCHW)
-        counted = float(len(mine_B) > 0)
+        counted = float(step.num_own > 0)
         # Replicas average gradients over ranks: times their number gives the global batch's mean.
-        loss = losses_B.sum() * (counted * self.ranks.world / len(batch_G))
+        loss = losses_B.sum() * (counted * self.ranks.world / len(step.positions_G))
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         self.optimizer.step()
-        hits = (logits_BK.argmax(1) == targets_B).sum()
+        hits = (logits_BK.argmax(1) == targets.dominant()).sum()
         sums = torch.stack([losses_B.detach().sum(), hits]).tolist()
-        return sums[0] * counted, sums[1] * counted, len(mine_B)
+        return sums[0] * counted, sums[1] * counted, step.num_own
 
-    def _batch(self, positions_B: NDArray[np.intp], epoch: int) -> tuple[Tensor, Tensor]:
-        """Augmented images in 0..1 [B, C, H, W] and class ids [B], on the device."""
-        pixels_BHWC = self.images.take(positions_B)
-        hashes_B = self.images.hashes_N[positions_B]
-        pixels_BHWC = self.plan.policy.apply(pixels_BHWC, hashes_B, epoch=epoch)
-        moved = torch.from_numpy(pixels_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
+    def _fed(self, batch: Batch) -> tuple[Tensor, Targets]:
+        """Images in 0..1 [B, C, H, W] and what they should be told to be, on the device."""
+        positions_R = batch.step.positions_R
+        made = fed(
+            self.plan.policy,
+            batch.images_RHWC,
+            self.images.hashes_N[positions_R],
+            self.images.targets_N[positions_R],
+            epoch=batch.step.epoch,
+        )
+        moved = torch.from_numpy(made.images_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
         images_BCHW = moved.to(torch.float32, memory_format=self.machine.memory_format).div_(255)
-        targets_B = torch.from_numpy(self.images.targets_N[positions_B]).to(self.machine.device)
-        return images_BCHW, targets_B
+        return images_BCHW, self._targets(made)
+
+    def _targets(self, made: Fed) -> Targets:
+        own_B = torch.from_numpy(made.own_B).to(self.machine.device)
+        if made.others_B is None or made.shares_B is None:
+            return Targets(own_B)
+        others_B = torch.from_numpy(made.others_B).to(self.machine.device)
+        shares_B = torch.from_numpy(made.shares_B.astype(np.float32)).to(self.machine.device)
+        return Targets(own_B, others_B, shares_B)
 
     def _rate(self, step: int) -> float:
         share = SCHEDULES[self.train.schedule](step, self.total_steps, self.train.warmup)
@@ -228,16 +248,30 @@ class _Run:
         if self.ranks.rank == 0:
             report(progress)
 
-    def _counts(self) -> NDArray[np.int32]:
-        """The ledger's counts over all ranks."""
+    def _settled(self) -> Account | None:
+        """The account of the epoch that just ended."""
+        if self.ledger is None:
+            return None
+        self.accounts.append(self.ledger.close(self._counts()))
+        return self.accounts[-1]
+
+    def _counts(self) -> Counts:
+        """The ledger's counts over all ranks; empty where none is kept."""
+        if self.ledger is None:
+            return np.zeros(0, dtype=np.int32)
         counts = torch.from_numpy(self.ledger.counts_N.copy()).to(self.machine.device)
-        total: NDArray[np.int32] = self.ranks.summed(counts).cpu().numpy()
+        total: Counts = self.ranks.summed(counts).cpu().numpy()
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
         counts_N = self._counts()
         if self.ranks.rank == 0:
-            position = Position(step=step, elapsed_cpu_seconds=cpu_seconds)
+            position = Position(
+                step=step,
+                elapsed_cpu_seconds=cpu_seconds,
+                accounts=tuple(self.accounts),
+                consumed=self.ledger.digest_of(counts_N) if self.ledger else None,
+            )
             save_checkpoint(checkpoints, position, self.model, self.optimizer, counts_N)
 
     def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
@@ -246,8 +280,10 @@ class _Run:
         if found is None:
             return 0, 0.0
         position, counts_N = found
-        if self.ranks.rank == 0:
-            self.ledger.counts_N = counts_N
+        self.accounts = list(position.accounts)
+        if self.ledger is not None:
+            before_C = self.steps.consumed(position.step)
+            self.ledger.resume(counts_N, before_C, keep=self.ranks.rank == 0)
         return position.step, position.elapsed_cpu_seconds
 
     def _replicated(self, machine: Machine, ranks: Ranks) -> nn.Module:
@@ -277,7 +313,7 @@ class _Watch:
     def due(self) -> bool:
         return time.monotonic() - self._last >= _REPORT_SECONDS
 
-    def take(self, steps: int, rate: float, ends_epoch: bool) -> Progress:
+    def take(self, steps: int, rate: float, ends_epoch: bool, account: Account | None) -> Progress:
         now = time.monotonic()
         per_step = (now - self._start) / (steps - self._first)
         own = max(self._own, 1)
@@ -292,6 +328,7 @@ class _Watch:
             images_per_second=self._images / (now - self._last),
             seconds_left=per_step * (self._total - steps),
             ends_epoch=ends_epoch,
+            ledger=account,
         )
         self._last = now
         self._clear()

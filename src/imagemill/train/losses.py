@@ -10,22 +10,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# (logits_BK, targets, smoothing) -> losses_B; targets: class ids [B], or shares of classes [B, K].
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def cross_entropy(logits_BK: Tensor, targets_B: Tensor, smoothing: float) -> Tensor:
-    """Negative log-likelihood against smoothed one-hot targets, float32 [B]."""
-    return F.cross_entropy(
-        logits_BK.float(), targets_B, reduction="none", label_smoothing=smoothing
-    )
+@dataclass(frozen=True)
+class Targets:
+    """What a batch should be told to be.
+
+    own_B: Class ids.
+    others_B: Class ids of what the images are mixed with; None: nothing is mixed.
+    shares_B: How much of each target is the own class, float32 in 0..1.
+    """
+
+    own_B: Tensor
+    others_B: Tensor | None = None
+    shares_B: Tensor | None = None
+
+    def for_loss(self, num_classes: int) -> Tensor:
+        """Class ids [B], or where images are mixed the shares of all classes, float32 [B, K]."""
+        if self.others_B is None or self.shares_B is None:
+            return self.own_B
+        own_BK, others_BK = (F.one_hot(ids, num_classes) for ids in (self.own_B, self.others_B))
+        shares_B1 = self.shares_B[:, None]
+        return shares_B1 * own_BK + (1 - shares_B1) * others_BK
+
+    def dominant(self) -> Tensor:
+        """The class with the larger share, [B]: what accuracy counts."""
+        if self.others_B is None or self.shares_B is None:
+            return self.own_B
+        return torch.where(self.shares_B >= 0.5, self.own_B, self.others_B)
 
 
-def mean_squared_error(logits_BK: Tensor, targets_B: Tensor, smoothing: float) -> Tensor:
-    """Mean over classes of (softmax - one-hot)^2, float32 [B]."""
+def cross_entropy(logits_BK: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Negative log-likelihood against smoothed targets, float32 [B]."""
+    return F.cross_entropy(logits_BK.float(), targets, reduction="none", label_smoothing=smoothing)
+
+
+def mean_squared_error(logits_BK: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean over classes of (softmax - target)^2, float32 [B]; class ids count as one-hot."""
     assert smoothing == 0, "params refuse smoothing with mse"
     probs_BK = logits_BK.float().softmax(1)
-    one_hot_BK = F.one_hot(targets_B, logits_BK.shape[1]).float()
-    return (probs_BK - one_hot_BK).square().mean(1)
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, logits_BK.shape[1]).float()
+    return (probs_BK - targets).square().mean(1)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mean_squared_error}

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import signal
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,6 @@ from imagemill.params import TrainParams
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,3 @@ def pin_to_core(local_rank: int, local_world: int) -> None:
     ]
     if share:
         os.sched_setaffinity(0, share)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however that happens."""
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

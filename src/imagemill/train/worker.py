@@ -13,8 +13,10 @@ import torch
 import torch.distributed
 from torch import nn
 
+from imagemill.augment import RandomResizedCrop, compile_policy
 from imagemill.errors import UserError
 from imagemill.loading import SplitImages, open_split, to_input
+from imagemill.loading.orphans import die_with_parent
 from imagemill.models import count_macs, count_parameters, save_weights
 from imagemill.models.saved import CARD, WEIGHTS
 from imagemill.params import BASE
@@ -26,7 +28,6 @@ from imagemill.train.loop import FitResult, Progress, Ranks, fit
 from imagemill.train.machine import (
     Machine,
     choose_machine,
-    die_with_parent,
     keep_freed_memory,
     pin_to_core,
 )
@@ -43,7 +44,7 @@ def main(job_file: Path) -> int:
     Returns:
         0, or 2 for a mistake of the user's, whose sentence is left in error.txt.
     """
-    die_with_parent()
+    die_with_parent(os.getppid())
     job = Job.read(job_file)
     try:
         _train(job)
@@ -64,7 +65,8 @@ def _train(job: Job) -> None:
     if ranks.world > 1:
         backend = "nccl" if machine.device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
-    images = _open_together(job, "train", ranks)
+    policy = compile_policy(job.augment.online, seed=job.augment.seed, online=True)
+    images = _open_together(job, "train", ranks, policy.crop)
     val = _open_together(job, "val", ranks)
     model = initial_model(_architecture(job), images, job.data, job.train)
     if job.train.init_from is not None:
@@ -97,11 +99,15 @@ def _train(job: Job) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _open_together(job: Job, split: str, ranks: Ranks) -> SplitImages:
+def _open_together(
+    job: Job, split: str, ranks: Ranks, crop: RandomResizedCrop | None = None
+) -> SplitImages:
     """Open a split; rank 0 fills the decoded cache and the others find it."""
     if ranks.rank != 0:
         torch.distributed.barrier()
-    images = open_split(job.root, split, input_shape=job.input_shape, loading=job.loading)
+    images = open_split(
+        job.root, split, input_shape=job.input_shape, loading=job.loading, crop=crop
+    )
     if ranks.rank == 0 and ranks.world > 1:
         torch.distributed.barrier()
     return images
@@ -116,6 +122,9 @@ class _Reporter:
 
     def __call__(self, progress: Progress) -> None:
         line = asdict(progress)
+        account = line.pop("ledger")
+        if account is not None:
+            line["ledger"] = account._asdict()
         if line.pop("ends_epoch"):
             line["val_top1"] = top1(self._model, self._val, self._machine)
         with self._path.open("a", encoding="utf-8") as stream:

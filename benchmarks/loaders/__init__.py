@@ -1,0 +1,1 @@
+"""Ways to read a data set, each a row of CASES: one process a case, measured by its own clock."""

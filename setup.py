@@ -1,0 +1,16 @@
+"""The compiled part, which is optional: without a compiler or libjpeg's headers Python does it."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "imagemill.decoding._native",
+            ["src/imagemill/decoding/native.c"],
+            libraries=["jpeg"],
+            extra_compile_args=["-O3"],
+            py_limited_api=True,
+            optional=True,
+        )
+    ]
+)

@@ -1,0 +1,103 @@
+"""Encoded images out of shards that are mapped into memory."""
+
+import mmap
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagemill.errors import IntegrityError
+from imagemill.frames.pieces import Pieces
+from imagemill.frames.saved import Frames
+from imagemill.records import DATA
+
+# A map holds a descriptor, and a process may have 1,024 of them on most systems.
+_MAX_OPEN = 256
+
+
+class FrameReader:
+    """Reads frames from maps that somebody else opens.
+
+    Args:
+        frames: Where the images are.
+        mapped: The map of a shard, given by its path relative to data/. It may be asked for the
+            same one many times.
+    """
+
+    def __init__(self, frames: Frames, mapped: Callable[[str], mmap.mmap]) -> None:
+        self._frames = frames
+        self._mapped = mapped
+
+    def read(self, position: int) -> bytes:
+        """The encoded image at a position of the frames.
+
+        Raises:
+            IntegrityError: the shard is missing or too short.
+        """
+        return bytes(self.pieces([position])[0])
+
+    def pieces(self, positions_B: NDArray[np.integer] | Sequence[int]) -> Pieces:
+        """The encoded images at positions of the frames, nothing of which is copied yet.
+
+        Raises:
+            IntegrityError: a shard is missing or too short.
+        """
+        frames = self._frames
+        shard_B = frames.shard_N[positions_B]
+        shards_S, buffer_B = shard_B[:1], np.zeros(len(shard_B), np.int32)
+        if (shard_B != shards_S).any():
+            shards_S, numbers_B = np.unique(shard_B, return_inverse=True)
+            buffer_B = numbers_B.astype(np.int32)
+        views = [memoryview(self._mapped(frames.shards[shard])) for shard in shards_S.tolist()]
+        offset_B, size_B = frames.offsets_N[positions_B], frames.sizes_N[positions_B]
+        length_B = np.array([len(view) for view in views])[buffer_B]
+        wrong_B = (offset_B < 0) | (size_B < 0) | (offset_B + size_B > length_B)
+        if wrong_B.any():
+            raise self._too_short(int(np.asarray(positions_B)[wrong_B.argmax()]))
+        return Pieces(views, buffer_B, offset_B, size_B)
+
+    def read_all(self) -> Iterator[tuple[int, bytes]]:
+        """(position, encoded image) of every frame, in storage order."""
+        for position in self._frames.in_storage_order():
+            yield int(position), self.read(int(position))
+
+    def _too_short(self, position: int) -> IntegrityError:
+        shard = self._frames.shards[int(self._frames.shard_N[position])]
+        return IntegrityError(
+            f"{DATA / shard} ends before {self._frames.keys[position]!r}; "
+            "make the shards again with `dvc repro --force shard`"
+        )
+
+
+class MappedShards(FrameReader):
+    """Reads frames from local shards; each is opened at its first frame."""
+
+    def __init__(self, root: Path, frames: Frames) -> None:
+        super().__init__(frames, self._opened)
+        self._root = root
+        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # Not closed here: a map that is still being read from ends with its last reader.
+        self._maps.clear()
+
+    def _opened(self, shard: str) -> mmap.mmap:
+        if shard in self._maps:
+            self._maps.move_to_end(shard)
+            return self._maps[shard]
+        path = self._root / DATA / shard
+        try:
+            with path.open("rb") as stream:
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise IntegrityError(f"cannot read shard {path}: {error}") from None
+        self._maps[shard] = mapped
+        if len(self._maps) > _MAX_OPEN:
+            self._maps.popitem(last=False)
+        return mapped

@@ -1,0 +1,67 @@
+"""From augmented images to what a step is computed on: mixed where the policy says so.
+
+Pure functions of the global batch, so that any number of ranks computes the same.
+
+Shapes: B samples of this rank in a step, G of all ranks, R images needed for them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagemill.augment import Policy
+from imagemill.augment.mixing import with_neighbour
+from imagemill.randomness import U64
+
+
+class Fed(NamedTuple):
+    """What a rank computes a step on.
+
+    images_BHWC: uint8.
+    own_B: Class ids.
+    others_B: Class ids of the neighbours they are mixed with; None: nothing is mixed.
+    shares_B: How much of the target is the own class, float64 in 0..1.
+    """
+
+    images_BHWC: NDArray[np.uint8]
+    own_B: NDArray[np.int64]
+    others_B: NDArray[np.int64] | None = None
+    shares_B: NDArray[np.float64] | None = None
+
+
+def needed(policy: Policy, batch_G: NDArray[np.intp], mine_B: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Positions of the images a rank must decode for its part of a global batch.
+
+    Args:
+        policy: Of training.
+        batch_G: Positions of the samples of the step, over all ranks.
+        mine_B: This rank's part of them, contiguous, not empty.
+
+    Returns:
+        `mine_B`, and behind it one more where images are mixed.
+    """
+    return mine_B if policy.mixing is None else with_neighbour(batch_G, mine_B)
+
+
+def fed(
+    policy: Policy,
+    images_RHWC: NDArray[np.uint8],
+    hashes_R: U64,
+    targets_R: NDArray[np.int64],
+    *,
+    epoch: int,
+) -> Fed:
+    """Mix.
+
+    Args:
+        policy: Of training.
+        images_RHWC: The images `needed` names, in that order, augmented; left alone.
+        hashes_R: `randomness.key_hashes` of their keys.
+        targets_R: Their class ids.
+        epoch: Number of the epoch.
+    """
+    if policy.mixing is None:
+        return Fed(images_RHWC, targets_R)
+    mixed = policy.mixing.mix(images_RHWC[:-1], images_RHWC[1:], hashes_R[:-1], epoch=epoch)
+    return Fed(mixed.images_BHWC, targets_R[:-1], targets_R[1:], mixed.shares_B)
