@@ -1,21 +1,20 @@
 """Facts about loading: decoding, the order of training, the ledger, and splits as arrays."""
 
-import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from encoded_images import in_pure_python
 from made_shards import make_shards, picture
-from PIL import Image
 
-from imagemill.decoding import decode, decode_image, encode_png
+from imagemill.augment import RandomResizedCrop
+from imagemill.decoding import RESIZES, decode_image, encode_png
 from imagemill.errors import IntegrityError, TrainingError
-from imagemill.loading import Ledger, epoch_order, open_split, rank_slice, to_input
+from imagemill.loading import Ledger, SplitImages, epoch_order, open_split, rank_slice, to_input
 from imagemill.loading.order import global_batch, num_steps
 from imagemill.params import LoadingParams, read_params
 from imagemill.randomness import key_hashes, uniforms
-from imagemill.records import DATA
+from imagemill.records import DATA, STATE
 
 SHIPPED = read_params(Path(__file__).resolve().parent.parent).loading
 CACHED = SHIPPED.model_copy(update={"cache_bytes": 10**9})
@@ -23,55 +22,8 @@ ON_DEMAND = SHIPPED.model_copy(update={"cache_bytes": 0})
 KEYS = [f"k{number:04d}" for number in range(1007)]
 
 
-def jpeg(pixels: np.ndarray, **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=95, **options)
-    return stream.getvalue()
-
-
 def colours(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def test_png_survives_encoding_and_decoding() -> None:
-    """PNG is lossless, in grey and in RGB order."""
-    for pixels in (colours(5, 7), colours(5, 7)[:, :, :1]):
-        assert np.array_equal(decode(encode_png(pixels), channels=pixels.shape[2]), pixels)
-
-
-def test_decoding_agrees_with_pillow() -> None:
-    """JPEG decodes to what Pillow makes of it."""
-    data = jpeg(np.full((16, 16, 3), (200, 40, 90), np.uint8))
-    expected = np.asarray(Image.open(io.BytesIO(data)))
-    assert np.abs(decode(data, channels=3).astype(int) - expected).max() <= 1
-
-
-def test_orientation_is_applied() -> None:
-    """An image stored on its side is turned upright."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert decode(jpeg(colours(8, 20), exif=exif), channels=3).shape == (20, 8, 3)
-
-
-def test_other_formats_go_through_pillow() -> None:
-    """A CMYK TIFF, which the fast decoder does not take as it is, becomes RGB."""
-    stream = io.BytesIO()
-    Image.new("CMYK", (4, 6)).save(stream, "TIFF")
-    assert decode(stream.getvalue(), channels=3).shape == (6, 4, 3)
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", jpeg(colours(9, 9))[:40]])
-def test_what_is_no_image_is_an_integrity_error(data: bytes) -> None:
-    """Empty, foreign and cut-off bytes are refused by name."""
-    with pytest.raises(IntegrityError, match="cannot be decoded"):
-        decode(data, channels=3)
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (100, 40), (31, 64), (32, 32)])
-def test_every_image_is_brought_to_the_input(height: int, width: int) -> None:
-    """Small, tall and wide images all end at the model's size."""
-    data = encode_png(colours(height, width))
-    assert decode_image(data, input_shape=(3, 32, 32), resize="antialias").shape == (32, 32, 3)
 
 
 def test_fitting_keeps_proportions_and_the_centre() -> None:
@@ -192,6 +144,90 @@ def test_the_cache_gives_the_same_pixels(tmp_path: Path) -> None:
     assert np.array_equal(first, third)
 
 
+CROP = RandomResizedCrop((0.2, 0.8), (0.75, 1.33), 0)
+
+
+@pytest.fixture
+def cropping(tmp_path: Path) -> SplitImages:
+    """A split whose random boxes are decoded."""
+    make_shards(tmp_path, size=40)
+    return open_split(tmp_path, "train", input_shape=(1, 16, 16), loading=CACHED, crop=CROP)
+
+
+def test_random_boxes_belong_to_the_epoch_and_the_image(cropping: SplitImages) -> None:
+    """The same box in any batch, another one in another epoch, the centre without an epoch."""
+    some = np.array([7, 3, 50])
+    first = cropping.take(np.arange(60), epoch=0)
+    assert np.array_equal(cropping.take(some, epoch=0), first[some])
+    assert not np.array_equal(cropping.take(some, epoch=1), first[some])
+    whole = open_split(cropping.root, "train", input_shape=(1, 16, 16), loading=ON_DEMAND)
+    assert np.array_equal(cropping.take(some), whole.take(some))
+
+
+def test_a_random_box_is_cut_out_and_resized(cropping: SplitImages) -> None:
+    """What is decoded is the box that the crop draws, and nothing else."""
+    top, left, height, width = CROP.boxes(
+        np.array([40]), np.array([40]), cropping.hashes_N[:1], epoch=2
+    )[0]
+    number = int(cropping.keys[0].rpartition("/")[2])
+    box = picture(number, 40)[top : top + height, left : left + width]
+    expected = np.empty((16, 16, 1), np.uint8)
+    RESIZES["antialias"](box, expected)
+    assert np.array_equal(cropping.take(np.array([0]), epoch=2)[0], expected)
+
+
+def test_random_boxes_are_not_cached(cropping: SplitImages) -> None:
+    """A box of one epoch is of no use to another."""
+    assert not cropping.is_cached
+    assert not (cropping.root / STATE / "decoded").exists()
+
+
+@pytest.mark.parametrize("loading", [CACHED, ON_DEMAND], ids=["cached", "on demand"])
+def test_a_batch_can_be_put_into_memory_of_the_caller(
+    loading: LoadingParams, tmp_path: Path
+) -> None:
+    """`out` is filled and returned."""
+    make_shards(tmp_path)
+    images = open_split(tmp_path, "val", input_shape=(3, 20, 20), loading=loading)
+    some, out = np.array([5, 0, 5]), np.zeros((3, 20, 20, 3), np.uint8)
+    assert images.take(some, out=out) is out
+    assert np.array_equal(out, images.take(some))
+
+
+def test_a_cache_of_other_pixels_is_not_used(tmp_path: Path) -> None:
+    """Another kernel, another size or another index: each is decoded anew."""
+    make_shards(tmp_path)
+    for shape, resize in (
+        ((1, 20, 20), "antialias"),
+        ((1, 8, 8), "antialias"),
+        ((1, 8, 8), "linear"),
+    ):
+        loading = CACHED.model_copy(update={"resize": resize})
+        cached = open_split(tmp_path, "val", input_shape=shape, loading=loading)
+        loading = ON_DEMAND.model_copy(update={"resize": resize})
+        decoded = open_split(tmp_path, "val", input_shape=shape, loading=loading)
+        assert np.array_equal(cached.take(np.arange(30)), decoded.take(np.arange(30)))
+    assert len(list((tmp_path / STATE / "decoded").glob("*.rows.npy"))) == 3
+
+
+def test_an_image_is_described_with_its_shard(tmp_path: Path) -> None:
+    """Messages name the key and the file."""
+    make_shards(tmp_path)
+    images = open_split(tmp_path, "val", input_shape=(1, 12, 12), loading=ON_DEMAND)
+    assert images.describe(0) == "'val/dark/0000' in data/shards/val/val-000000.tar"
+
+
+def test_without_the_compiled_part_pixels_differ_by_a_level(tmp_path: Path) -> None:
+    """Torch antialiases then; training sees the same to within one level of 255."""
+    make_shards(tmp_path, size=50)
+    everything = np.arange(60)
+    shape = (3, 20, 20)
+    found = open_split(tmp_path, "train", input_shape=shape, loading=ON_DEMAND).take(everything)
+    with in_pure_python():
+        pure = open_split(tmp_path, "train", input_shape=shape, loading=ON_DEMAND).take(everything)
+    assert np.abs(found.astype(int) - pure).max() <= 1
+
+
 def test_a_cut_shard_is_named(tmp_path: Path) -> None:
     """A shard that ends too early is an IntegrityError that names it."""
     make_shards(tmp_path)
@@ -216,15 +252,3 @@ def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:
     """Without an index the error says which command makes it."""
     with pytest.raises(IntegrityError, match="dvc repro"):
         open_split(tmp_path, "val", input_shape=(1, 12, 12), loading=CACHED)
-
-
-def test_threads_of_opencv_do_not_change_pixels() -> None:
-    """Decoding and resizing give the same bytes on one thread and on two."""
-    data = encode_png(colours(300, 400))
-    results = []
-    before = cv2.getNumThreads()
-    for threads in (1, 2):
-        cv2.setNumThreads(threads)
-        results.append(decode_image(data, input_shape=(3, 64, 64), resize="antialias"))
-    cv2.setNumThreads(before)
-    assert np.array_equal(*results)
