@@ -36,9 +36,7 @@ def test_runs_come_back_sorted(tmp_path: Path, count: int) -> None:
     assert found == sorted(keys)
 
 
-def test_many_runs_are_merged_in_levels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_runs_are_merged_in_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More runs than are merged at once come back sorted, as often as asked for."""
     monkeypatch.setattr(parquet, "RUN_ROWS", 100)
     monkeypatch.setattr(parquet, "MERGED_RUNS", 3)
