@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +31,7 @@ CORRECTED = 10
 
 
 def measure() -> list[Row]:
-    """Seconds of a full run, of adding images and of correcting labels."""
+    """CPU seconds of a full run, of adding images and of correcting labels."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         root = Path(folder)
         shutil.copytree(cifar_files(), root / "raw", copy_function=os.link)
@@ -48,10 +47,12 @@ def measure() -> list[Row]:
     rewritten = {path for path in before if grown.get(path) != before[path]}
     changed = {path for path in grown if corrected.get(path) != grown[path]}
     return [
-        Row("60,000 images, ingest to shard", round(full, 2), "s"),
-        Row(f"{ADDED:,} images added", round(adding, 2), "s").against("full run", full),
+        Row("60,000 images, ingest to shard", round(full, 2), "CPU s"),
+        Row(f"{ADDED:,} images added", round(adding, 2), "CPU s").against("full run", full),
         Row("old shards rewritten by that", len(rewritten), "shards"),
-        Row(f"{CORRECTED} labels corrected", round(correcting, 2), "s").against("full run", full),
+        Row(f"{CORRECTED} labels corrected", round(correcting, 2), "CPU s").against(
+            "full run", full
+        ),
         Row("shards that hold them", len(holding), "shards"),
         Row("shards rewritten that do not hold them", len(changed - holding), "shards"),
         Row("shards of all", len(grown), "shards"),
@@ -74,9 +75,10 @@ def _run(root: Path, params: Params) -> None:
 
 
 def _timed(work: Callable[[], None]) -> float:
-    start = time.monotonic()
+    """CPU seconds of this process and those it started."""
+    start = os.times()
     work()
-    return time.monotonic() - start
+    return sum(os.times()[:4]) - sum(start[:4])
 
 
 def _shards(root: Path) -> dict[str, tuple[str, int]]:
@@ -101,8 +103,12 @@ def _add_images(train: Path) -> None:
 
 def _correct_labels(root: Path) -> set[str]:
     """Decide that ten training images belong to the next class; the shards that hold them."""
-    batch = next(read_batches(root / MANIFEST))
-    rows = [row for row in batch.to_pylist() if row["split"] == "train"][:CORRECTED]
+    rows = [
+        row
+        for batch in read_batches(root / MANIFEST)
+        for row in batch.to_pylist()
+        if row["split"] == "train"
+    ][:: 50_000 // CORRECTED][:CORRECTED]
     path = root / REVIEW
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:

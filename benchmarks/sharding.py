@@ -189,12 +189,14 @@ def _core(root: Path, files: Path, out: Path, case: str) -> Callable[[], object]
     parts = 4 if case == WORKER_QUARTER else 1
     for table in rows_to_write(root, classes, FROM_SCRATCH):
         rows.add(table.slice(0, table.num_rows // parts).select(ROW_SCHEMA.names).cast(ROW_SCHEMA))
+    # Held in memory here, which a stage never does: sorting is no part of this case.
+    merged = list(rows.merged())
     packing = Packing(root, out, FROM_SCRATCH, _params(files).shard)
     in_worker = case in (WORKER, WORKER_QUARTER)
 
     def work() -> int | None:
         writer = partial(write.TarWriter, hashing=case != UNHASHED)
-        jobs = cut(rows.merged(), packing)
+        jobs = cut(merged, packing)
         with mock.patch.object(write, "TarWriter", writer):
             if in_worker:
                 return max(_peak_of_children() for _ in written_by_processes(jobs, 1))
