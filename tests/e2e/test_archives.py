@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = ("dvc.yaml", ".dvcignore", ".gitignore", "params.yaml", "labels", "recipes", "pipelines", "src")
+SHIPPED = (
+    "dvc.yaml",
+    ".dvcignore",
+    ".gitignore",
+    "params.yaml",
+    "labels",
+    "recipes",
+    "pipelines",
+    "src",
+)
 
 pytestmark = pytest.mark.e2e
 
