@@ -10,6 +10,8 @@ after all imports. Cases take turns, and medians over the rounds are compared.
   files are unchanged, but for those up to 2 kB.
 - "whole stage" is `imagemill shard --full`: that, and reading, joining and sorting four tables
   before, index and manifest after.
+- "a worker" is the process that writes shards where there are several, from its start to its end,
+  beside the peers' processes from their start: their imports counted.
 - Peers get the bytes of each file and its class, and take no digest but where it says so. A missing
   one is passed over.
 """
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -54,8 +56,9 @@ PEERS = {
 class Figure:
     """What one run took."""
 
-    seconds: float  # of CPU time
+    seconds: float  # of CPU time, for the work alone
     peak_bytes: int  # of resident memory, of the largest process
+    process_seconds: float = 0.0  # of CPU time, from its start to its end
 
 
 def measure() -> list[Row]:
@@ -97,6 +100,10 @@ def _rows(name: str, figures: dict[str, list[Figure]]) -> Iterator[Row]:
         for case in sorted(PEERS.keys() & figures.keys()):
             ratio = round(seconds[case] / seconds[ours], 2)
             yield Row(f"{name}: {ours}", round(seconds[ours], 3), "CPU s", case, ratio)
+    whole = {case: statistics.median(f.process_seconds for f in of) for case, of in figures.items()}
+    for case in sorted(PEERS.keys() & figures.keys()):
+        ratio = round(whole[case] / seconds[WORKER], 2)
+        yield Row(f"{name}: {WORKER}", round(seconds[WORKER], 3), "CPU s", f"all of {case}", ratio)
     for case, peak in peaks.items():
         if case in (WORKER, WORKER_QUARTER, *PEERS):
             yield Row(f"{name}: {case}, peak memory", round(peak, 1), "MB")
@@ -128,8 +135,10 @@ def _params(files: Path) -> Params:
 
 def _run(case: str, root: Path, files: Path) -> Figure:
     command = [sys.executable, "-m", "benchmarks.sharding", case, str(root), str(files)]
+    before = _cpu_seconds()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Figure(**json.loads(done.stdout.splitlines()[-1]))
+    figure = Figure(**json.loads(done.stdout.splitlines()[-1]))
+    return replace(figure, process_seconds=_cpu_seconds() - before)
 
 
 def _measured(case: str, root: Path, files: Path) -> Figure:
