@@ -277,9 +277,9 @@ class TarWriter:
 
     def _flush(self) -> None:
         parts, self._collected = self._collected, []
-        large = any(len(part) > _COLLECTED_BYTES for part in parts)
+        holds_large = self.size_bytes - self._written > 2 * _COLLECTED_BYTES
         # One copy in memory costs less than a call for every small part.
-        for content in parts if large else (b"".join(parts),):
+        for content in parts if holds_large else (b"".join(parts),):
             self._write(content)
 
     def _write(self, content: bytes) -> None:
