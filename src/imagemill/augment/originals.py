@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mmap
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,12 @@ import pyarrow.compute as pc
 
 from imagemill.augment.numbers import Numbers
 from imagemill.errors import IntegrityError
+from imagemill.frames.maps import ShardMaps
 from imagemill.parquet import SortedRuns, read_batches
 from imagemill.randomness import key_hashes
 from imagemill.records import DATA, SHARD_INDEX
 from imagemill.tars import BLOCK
 
-_MAX_OPEN = 64
 _FIELDS = ("key", "shard", "offset", "size_bytes", "sha256", "target")
 _FOLLOW_US = "make the shards again with `dvc repro --force shard`"
 
@@ -109,8 +108,7 @@ class OriginalReader:
     """Reads images and their annotations out of shards."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._maps = ShardMaps(root)
 
     def read(self, original: Original) -> tuple[bytes, dict[str, Any]]:
         """The encoded image, and what its `.json` says ({} without one).
@@ -118,28 +116,13 @@ class OriginalReader:
         Raises:
             IntegrityError: the shard is missing or too short.
         """
-        mapped = self._opened(original.shard)
+        mapped = self._maps.opened(original.shard)
         stop = original.offset + original.size_bytes
         if stop > len(mapped):
             raise IntegrityError(
                 f"{DATA / original.shard} ends before {original.key!r}; {_FOLLOW_US}"
             )
         return mapped[original.offset : stop], _annotation(mapped, stop)
-
-    def _opened(self, shard: str) -> mmap.mmap:
-        if shard in self._maps:
-            self._maps.move_to_end(shard)
-            return self._maps[shard]
-        path = self._root / DATA / shard
-        try:
-            with path.open("rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise IntegrityError(f"cannot read shard {path}: {error}") from None
-        self._maps[shard] = mapped
-        if len(self._maps) > _MAX_OPEN:
-            self._maps.popitem(last=False)
-        return mapped
 
 
 def _train_rows(root: Path) -> Iterator[pa.Table]:

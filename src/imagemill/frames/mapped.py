@@ -1,7 +1,6 @@
 """Encoded images out of shards that are mapped into memory."""
 
 import mmap
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -10,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.errors import IntegrityError
+from imagemill.frames.maps import ShardMaps
 from imagemill.frames.pieces import Pieces
 from imagemill.frames.saved import Frames
 from imagemill.records import DATA
-
-# A map holds a descriptor, and a process may have 1,024 of them on most systems.
-_MAX_OPEN = 256
 
 
 class FrameReader:
@@ -76,28 +73,11 @@ class MappedShards(FrameReader):
     """Reads frames from local shards; each is opened at its first frame."""
 
     def __init__(self, root: Path, frames: Frames) -> None:
-        super().__init__(frames, self._opened)
-        self._root = root
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._maps = ShardMaps(root)
+        super().__init__(frames, self._maps.opened)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Not closed here: a map that is still being read from ends with its last reader.
         self._maps.clear()
-
-    def _opened(self, shard: str) -> mmap.mmap:
-        if shard in self._maps:
-            self._maps.move_to_end(shard)
-            return self._maps[shard]
-        path = self._root / DATA / shard
-        try:
-            with path.open("rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise IntegrityError(f"cannot read shard {path}: {error}") from None
-        self._maps[shard] = mapped
-        if len(self._maps) > _MAX_OPEN:
-            self._maps.popitem(last=False)
-        return mapped
