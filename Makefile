@@ -61,7 +61,7 @@ bench: $(INSTALLED)
 # Peers want packages of their own, so they live beside the environment and look into it.
 $(PEERS)/.installed: $(INSTALLED)
 	@$(BIN)/python -m venv --clear $(PEERS)
-	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $(PEERS)/lib/python3.11/site-packages/imagemill-environment.pth
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$$($(BIN)/python -m benchmarks.peers peers)

@@ -1,7 +1,8 @@
 """What proving every byte and every sample costs: `python -m benchmarks.ledger`.
 
-Five epochs of batches of 128, decoded and augmented in one process: CIFAR-10's JPEGs, which stay in
-the decoded cache, and photographs of about 110 kB, of which each epoch decodes other windows. The
+Five epochs of batches of 128, decoded and augmented in one process: CIFAR-10's JPEGs, decoded in
+each epoch and once for the decoded cache, and photographs of about 110 kB, of which each epoch
+decodes other windows. The
 same positions then go through a ledger alone, and the same shards through a check alone: hashed, as
 shards from elsewhere are once, and remembered, as those are that `shard` has hashed while it wrote
 them. What that takes is compared with the CPU time of the round, which hashes.
@@ -17,8 +18,8 @@ from typing import Any
 
 import cv2
 
-from benchmarks.packed import pack
 from benchmarks.photographs import cifar_files, photographs
+from benchmarks.prepared import make_project
 from benchmarks.results import Row, write_results
 from imagemill.augment import compile_policy
 from imagemill.loading import Ledger, SplitImages, open_split
@@ -47,25 +48,33 @@ def measure() -> list[Row]:
     tiny = sorted((cifar_files() / "train").glob("*/*.jpg"))
     large = sorted(photographs().glob("*/*.jpg"))
     return [
-        *_case("CIFAR-10, 32 px, flip", tiny, 32, [FLIP], per_shard=10_000),
-        *_case("photographs, random crop to 224, flip", large, 224, [CROP, FLIP], per_shard=500),
+        *_case("CIFAR-10, on demand", tiny, 32, [FLIP], per_shard=10_000, cache_bytes=0),
+        *_case("CIFAR-10, decoded cache", tiny, 32, [FLIP], per_shard=10_000),
+        *_case("photographs, random crop to 224", large, 224, [CROP, FLIP], per_shard=500),
     ]
 
 
 def _case(
-    name: str, files: list[Path], size: int, online: list[dict[str, Any]], *, per_shard: int
+    name: str,
+    files: list[Path],
+    size: int,
+    online: list[dict[str, Any]],
+    *,
+    per_shard: int,
+    cache_bytes: int = 10**9,
 ) -> list[Row]:
+    loading = read_params(PROJECT).loading.model_copy(update={"cache_bytes": cache_bytes})
     augment = AugmentParams.model_validate(
         {"seed": 0, "copies": 0, "offline": [], "online": online}
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        pack(root, files, per_shard=per_shard)
+        make_project(root, files, per_shard=per_shard)
         times: dict[str, list[float]] = {part: [] for part in PARTS}
         for _ in range(ROUNDS):
             shutil.rmtree(root / STATE, ignore_errors=True)
-            times["loader"].append(_cpu_seconds(lambda: _load(root, size, augment)))
-            images = _opened(root, size, augment)
+            times["loader"].append(_cpu_seconds(lambda: _load(root, size, loading, augment)))
+            images = _opened(root, size, loading, augment)
             times["ledger"].append(_kept(images))
             shutil.rmtree(root / VERIFIED)
             times["hashed"].append(_cpu_seconds(lambda: _check_all(root)))
@@ -86,26 +95,22 @@ def _case(
     ]
 
 
-def _opened(root: Path, size: int, augment: AugmentParams) -> SplitImages:
+def _opened(root: Path, size: int, loading: LoadingParams, augment: AugmentParams) -> SplitImages:
     crop = compile_policy(augment.online, seed=augment.seed, online=True).crop
     shape = (3, size, size)
-    return open_split(root, "train", input_shape=shape, loading=_loading(), crop=crop)
+    return open_split(root, "train", input_shape=shape, loading=loading, crop=crop)
 
 
-def _loading() -> LoadingParams:
-    return read_params(PROJECT).loading
-
-
-def _load(root: Path, size: int, augment: AugmentParams) -> None:
+def _load(root: Path, size: int, loading: LoadingParams, augment: AugmentParams) -> None:
     """As training does, ledger included."""
-    images = _opened(root, size, augment)
+    images = _opened(root, size, loading, augment)
     plan = plan_of(images, seed=0, batch_size=BATCH)
     ledger = Ledger(images.hashes_N, images.keys)
     with Loader(images, plan, augment) as loader:
         for batch in loader.batches(0, EPOCHS * plan.steps_per_epoch):
             ledger.consume(batch.step.own())
             if batch.step.in_epoch + 1 == plan.steps_per_epoch:
-                ledger.close(ledger.counts_N)
+                ledger.close(ledger.counts)
 
 
 def _kept(images: SplitImages) -> float:
@@ -118,7 +123,7 @@ def _kept(images: SplitImages) -> float:
         for _ in range(EPOCHS):
             for own_B in owns:
                 ledger.consume(own_B)
-            ledger.close(ledger.counts_N)
+            ledger.close(ledger.counts)
 
     return _cpu_seconds(keep)
 

@@ -2,11 +2,12 @@
 
 `python -m benchmarks.loading`
 
-Each case is a process on one core (`benchmarks.loaders`); the cases of a round follow one another,
-and medians over the rounds are told. CPU time is user and system time of the process, its threads
-and its children, imports and opening left out. Photographs are read from their second epoch on,
-since all epochs are alike; of CIFAR the first epoch is told too, in which ours fills the decoded
-cache. Also here: what opening an index of 600,000 images costs.
+Each case is a process on one core, which decodes the same images alone in turn with the case, slice
+by slice (`benchmarks.loaders.meter`), so that both meet the same machine; told are medians over the
+rounds of the case's rate and of its ratio to decoding. CPU time is user and system time of the
+process, its threads and its children, imports left out. Told are the second epoch, and of CIFAR the
+first one too, which opens the split and fills the decoded cache where there is one (and in which
+FFCV compiles itself). Also here: what opening an index of 600,000 images costs.
 """
 
 import json
@@ -14,14 +15,18 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.loaders.cases import CASES
+from benchmarks.loaders.meter import Reading
 from benchmarks.photographs import FOLDER
 from benchmarks.results import Row, write_results
 from imagemill.records import INDEX_SCHEMA, SHARD_INDEX, STATE, publishing
@@ -50,8 +55,25 @@ OURS = {
     ],
 }
 
-# One list a case: images per CPU second in each epoch.
-Rates = dict[str, list[float]]
+# Of each case, the median over the rounds of each epoch.
+Rates = dict[str, list["Rate"]]
+
+
+class Rate(NamedTuple):
+    """Images per CPU second, and what that is against decoding alone in the same moments."""
+
+    images: float
+    ratio: float
+
+    def row(self, case: str) -> Row:
+        """As a line of the table."""
+        row = Row(case, round(self.images), "images/CPU s")
+        return replace(row, relative_to="decoding", ratio=self.ratio)
+
+    def beside(self, case: str, peer: str, other: "Rate") -> Row:
+        """The same against a peer, by the ratios of both."""
+        row = Row(case, round(self.images), "images/CPU s")
+        return replace(row, relative_to=peer, ratio=self.ratio / other.ratio)
 
 
 def main() -> None:
@@ -60,71 +82,79 @@ def main() -> None:
 
 
 def measure() -> list[Row]:
-    """A row a case and epoch, each beside the fastest decoding and the best peer."""
+    """A row a case and epoch beside decoding, and ours beside the peers."""
     rows = [*_opening()]
     for work in OURS:
         rates = _rates(work)
-        yardstick = max(rates[case][-1] for case in DECODING)
-        for case, found in rates.items():
-            first, later = found[0], found[-1]
-            row = Row(f"{work}: {case}", round(later), "images/CPU s")
-            rows.append(row.against("the fastest decoding", round(yardstick)))
+        for case, (first, later) in rates.items():
+            rows.append(later.row(f"{work}: {case}"))
             if work == "cifar":
-                row = Row(f"{work}, first epoch: {case}", round(first), "images/CPU s")
-                rows.append(row.against("the fastest decoding", round(yardstick)))
+                rows.append(first.row(f"{work}, first epoch: {case}"))
         rows += _beside_peers(work, rates)
     return rows
 
 
 def _beside_peers(work: str, rates: Rates) -> list[Row]:
+    """Ours against the best peer; of CIFAR the first epoch, against every peer's later ones."""
     peers = {case: rates[case][-1] for case in PEERS if case in rates}
-    if not peers:
-        return []
-    best = max(peers, key=lambda case: peers[case])
+    ours = [case for case in OURS[work] if case in rates]
+    if work == "cifar":
+        return [
+            rates[case][0].beside(f"{work}, first epoch: {case}", f"{peer}, later", peers[peer])
+            for case in ours
+            for peer in peers
+        ]
+    best = sorted(peers, key=lambda case: peers[case].ratio)[-1:]
     return [
-        Row(f"{work}: {case}", round(rates[case][0]), "images/CPU s").against(
-            peer, round(peers[peer])
-        )
-        for case in OURS[work]
-        for peer in (peers if work == "cifar" else [best])
+        rates[case][-1].beside(f"{work}: {case}", peer, peers[peer])
+        for case in ours
+        for peer in best
     ]
 
 
 def _rates(work: str) -> Rates:
-    """Medians over the rounds; a case that does not run here is left out with a line."""
-    rounds: dict[str, list[list[float]]] = {}
+    """A case that does not run here is left out with a line."""
+    rounds: dict[str, list[list[Reading]]] = {}
     left_out: set[str] = set()
     for number in range(ROUNDS):
         for case in [*DECODING, *OURS[work], *PEERS]:
-            if case in left_out:
-                continue
-            package = CASES[case].package
-            if package is not None and find_spec(package.partition(".")[0]) is None:
-                sys.stdout.write(f"{case} is not installed: left out\n")
-                left_out.add(case)
-                continue
-            found = _run(case, work)
+            found = None if case in left_out else _readings(case, work)
             if found is None:
                 left_out.add(case)
                 continue
             rounds.setdefault(case, []).append(found)
-            sys.stdout.write(f"{work}, round {number + 1}: {case}: {found[-1]:.0f} a CPU second\n")
+            last = found[-1]
+            sys.stdout.write(
+                f"{work}, round {number + 1}: {case}: {last.rate:.0f} a CPU second, "
+                f"{last.ratio:.3f} x decoding\n"
+            )
             sys.stdout.flush()
     return {
-        case: [statistics.median(epoch) for epoch in zip(*found, strict=True)]
+        case: [_median(epoch) for epoch in zip(*found, strict=True)]
         for case, found in rounds.items()
     }
 
 
-def _run(case: str, work: str) -> list[float] | None:
+def _median(readings: Iterable[Reading]) -> Rate:
+    found = list(readings)
+    return Rate(
+        statistics.median(reading.rate for reading in found),
+        statistics.median(reading.ratio for reading in found),
+    )
+
+
+def _readings(case: str, work: str) -> list[Reading] | None:
+    package = CASES[case].package
+    if package is not None and find_spec(package.partition(".")[0]) is None:
+        sys.stdout.write(f"{case} is not installed: left out\n")
+        return None
     command = [sys.executable, "-m", "benchmarks.loaders", case, work, str(EPOCHS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
     if done.returncode != 0:
         told = (done.stderr.strip().splitlines() or ["no word"])[-1]
         sys.stdout.write(f"{case} does not run here ({told}): left out\n")
         return None
-    epochs = json.loads(done.stdout.strip().splitlines()[-1])
-    return [images / seconds for seconds, images in epochs]
+    return [Reading(*epoch) for epoch in json.loads(done.stdout.strip().splitlines()[-1])]
 
 
 # Opening an index --------------------------------------------------------------------------------

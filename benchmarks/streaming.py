@@ -22,8 +22,8 @@ import webdataset
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from benchmarks.packed import pack
 from benchmarks.photographs import cifar_files
+from benchmarks.prepared import make_project
 from benchmarks.results import Row, write_results
 from imagemill.loading import open_split
 from imagemill.loading.loader import Loader, plan_of
@@ -120,7 +120,7 @@ def _stock_epoch(urls: list[str], workers: int) -> NDArray[np.intp]:
 def _rates(folder: Path) -> list[Row]:
     root = folder / "project"
     files = sorted((cifar_files() / "train").glob("*/*.jpg"))
-    pack(root, files, per_shard=1000)
+    make_project(root, files, per_shard=1000)
     urls = sorted(str(path) for path in (root / DATA).glob("shards/train/*.tar"))
     loading = read_params(PROJECT).loading.model_dump() | {"cache_bytes": 0, "workers": 0}
     streaming = {"layout": "streaming", "remote": DATA.as_posix()}

@@ -85,7 +85,7 @@ def simulated(seed: int) -> Outcome:
             for ledger, step in zip(ledgers, steps, strict=True):
                 ledger.consume(step.own())
             seen.append(np.concatenate([_decoded(step, topology.workers) for step in steps]))
-            counts = sum(ledger.counts_N for ledger in ledgers)
+            counts = sum(ledger.counts for ledger in ledgers)
             if (steps[0].number + 1) % -(-size // batch) == 0:
                 account = ledgers[0].close(counts)
                 for ledger in ledgers[1:]:

@@ -57,12 +57,17 @@ def train_images(root: Path, **changes: Any) -> SplitImages:
 
 @contextmanager
 def loader(
-    root: Path, *, share: Share = ALONE, rows: Any = None, **changes: Any
+    root: Path,
+    *,
+    share: Share = ALONE,
+    rows: Any = None,
+    device: str | None = None,
+    **changes: Any,
 ) -> Iterator[Loader]:
     """A loader of the train split."""
     images = train_images(root, **changes)
     plan = plan_of(images, seed=0, batch_size=BATCH, share=share, rows=rows)
-    with Loader(images, plan, AUGMENT) as opened:
+    with Loader(images, plan, AUGMENT, device=device) as opened:
         yield opened
 
 

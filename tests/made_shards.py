@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagemill.decoding import encode_png
+from imagemill.frames import FrameReader, Frames
+from imagemill.frames.maps import ShardMaps
 from imagemill.records import (
     AUGMENTED_INDEX,
     DATA,
@@ -83,6 +85,11 @@ def _entry(root: Path, shard: Path, num_samples: int) -> ShardEntry:
         num_samples=num_samples,
         size_bytes=file.stat().st_size,
     )
+
+
+def reader_of(root: Path, frames: Frames) -> FrameReader:
+    """Reads a project's local shards."""
+    return FrameReader(frames, ShardMaps(root).opened)
 
 
 def picture(number: int, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -1,14 +1,16 @@
 """Audit: each unfit image goes with a reason, the rest is measured, and no image ends the run."""
 
+import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pytest
 from PIL import Image
 from raw_images import (
@@ -25,10 +27,9 @@ from raw_images import (
 
 from imagemill import records
 from imagemill.audit import CLASS_BALANCE, CONTACT_SHEET, REPORT, audit
-from imagemill.audit.messages import REQUEST_SCHEMA, written
+from imagemill.audit.messages import Question, written
 from imagemill.audit.pool import DecodingPool
 from imagemill.errors import BudgetError, SourceError
-from imagemill.params import AuditParams
 
 ALL_MAY_GO = {"quarantine_budget": 1.0}
 LIMITS = params_for().audit
@@ -209,23 +210,21 @@ def test_raw_file_changed_after_ingest(tmp_path: Path) -> None:
 # Processes -----------------------------------------------------------------------------------
 
 
-def request_for(root: Path, names: list[str]) -> pa.RecordBatch:
+def questions_about(root: Path, names: list[str]) -> list[Question]:
     """What the pool is asked about files below root."""
-    import hashlib
-
-    rows = []
-    for name in names:
-        content = (root / name).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        rows.append({"uri": name, "offset": 0, "size_bytes": len(content), "sha256": digest})
-    return pa.RecordBatch.from_pylist(rows, schema=REQUEST_SCHEMA)
+    contents = [(root / name).read_bytes() for name in names]
+    return [
+        Question(name, 0, len(content), hashlib.sha256(content).hexdigest(), is_file=True)
+        for name, content in zip(names, contents, strict=True)
+    ]
 
 
-def test_facts_do_not_depend_on_workers(tmp_path: Path) -> None:
+def test_facts_do_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process or two: the same facts in the same order."""
+    monkeypatch.setattr("imagemill.audit.pool._WORTH_SECONDS", 1e-9)
     files = {f"{number}.jpg": encoded(number, size=5 + number) for number in range(41)}
     write_files(tmp_path, files | {"7.jpg": b"junk"})
-    jobs = [(n, request_for(tmp_path, [f"{n}.jpg", f"{n + 1}.jpg"])) for n in range(0, 40, 2)]
+    jobs = [(n, questions_about(tmp_path, [f"{n}.jpg", f"{n + 1}.jpg"])) for n in range(0, 40, 2)]
     found = []
     for workers in (1, 2):
         with DecodingPool(tmp_path, LIMITS, workers=workers) as pool:
@@ -240,7 +239,7 @@ def test_endless_decoding_is_stopped(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.png": picture(1), "b.png": picture(2)})
     params = LIMITS.model_copy(update={"decode_seconds": 0.02})
     with DecodingPool(tmp_path, params, workers=1) as pool:
-        jobs = [(None, request_for(tmp_path, ["a.png", "slow.png", "b.png"]))]
+        jobs = [(None, questions_about(tmp_path, ["a.png", "slow.png", "b.png"]))]
         [(_, answer)] = pool.measure(jobs)
     facts_N = answer.facts_N
     assert facts_N["fault"].tolist() == [b"", b"timeout", b""]
@@ -251,7 +250,7 @@ def test_worker_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
     """A worker that dies is replaced, and its images are judged all the same."""
     files = {f"{number}.jpg": encoded(number, size=300) for number in range(60)}
     write_files(tmp_path, files)
-    request = request_for(tmp_path, list(files))
+    request = questions_about(tmp_path, list(files))
 
     def jobs() -> object:
         yield 0, request
@@ -292,6 +291,30 @@ def test_workers_end_with_their_parent(tmp_path: Path, kind: signal.Signals) -> 
     assert alive == []
 
 
-def test_limits_are_checked_params() -> None:
-    """The worker reads its limits as the params they are."""
-    assert AuditParams.model_validate_json(LIMITS.model_dump_json()) == LIMITS
+def test_few_images_are_worth_one_process(tmp_path: Path) -> None:
+    """Another worker is started only when there is more to do than its start costs."""
+    write_files(tmp_path, {f"{number}.jpg": encoded(number) for number in range(40)})
+    jobs = [(n, questions_about(tmp_path, [f"{n}.jpg"])) for n in range(40)]
+    with DecodingPool(tmp_path, LIMITS, workers=2) as pool:
+        assert len(list(pool.measure(jobs))) == 40
+        assert len(psutil.Process().children()) == 1
+
+
+def test_a_decoding_process_starts_light() -> None:
+    """It loads neither Arrow nor pydantic, which take longer than decoding a thousand images."""
+    code = "import sys, imagemill.audit.worker; print(*{'pyarrow', 'pydantic'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+
+
+def test_images_that_are_no_files_are_read_as_well(tmp_path: Path) -> None:
+    """A decoding process finds an image inside an archive, too."""
+    content = encoded(1)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("1.jpg")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    digest = hashlib.sha256(content).hexdigest()
+    question = Question("a.tar", 512, len(content), digest, is_file=False)
+    with DecodingPool(tmp_path, LIMITS, workers=1) as pool:
+        [(_, answer)] = pool.measure([(None, [question])])
+    assert answer.reasons == [None]

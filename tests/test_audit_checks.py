@@ -2,14 +2,19 @@
 
 import io
 import json
+import zipfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 from raw_images import (
+    Files,
     encoded,
     params_for,
     picture,
@@ -18,6 +23,8 @@ from raw_images import (
     rows_of,
     run_stages,
     write_files,
+    write_tar,
+    write_zip,
 )
 
 from imagemill import records
@@ -97,6 +104,67 @@ def test_extension_of_another_format(tmp_path: Path) -> None:
         "cat/c.PNG": saved(noise(20, 20, seed=1)),
     }
     assert audited(tmp_path, files) == {"cat/a": {"extension"}}
+
+
+def pack_zip(root: Path, files: Files) -> str:
+    write_zip(root / "raw.zip", files)
+    return "raw.zip"
+
+
+def pack_stored(root: Path, files: Files) -> str:
+    write_zip(root / "raw.zip", files, method=zipfile.ZIP_STORED)
+    return "raw.zip"
+
+
+def pack_tar(root: Path, files: Files) -> str:
+    write_tar(root / "raw.tar", files)
+    return "raw.tar"
+
+
+def pack_tgz(root: Path, files: Files) -> str:
+    write_tar(root / "raw.tar.gz", files, mode="w:gz")
+    return "raw.tar.gz"
+
+
+def pack_shard(root: Path, files: Files) -> str:
+    """Samples whose class is the first folder of their names."""
+    members = {}
+    for name, content in files.items():
+        key = name.rpartition(".")[0]
+        members |= {name: content, f"{key}.cls": name.partition("/")[0].encode()}
+    write_tar(root / "raw.tar", members)
+    return "raw.tar"
+
+
+def pack_parquet(root: Path, files: Files) -> str:
+    """Rows that tell what their files were called."""
+    images = [{"bytes": content, "path": name} for name, content in files.items()]
+    labels = [name.partition("/")[0] for name in files]
+    (root / "raw.parquet").parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": images, "label": labels}), root / "raw.parquet")
+    return "raw.parquet"
+
+
+@pytest.mark.parametrize(
+    "pack", [pack_zip, pack_stored, pack_tar, pack_tgz, pack_shard, pack_parquet]
+)
+def test_extension_inside_containers(tmp_path: Path, pack: Callable[[Path, Files], str]) -> None:
+    """A member's own name counts wherever it lies."""
+    files = pictures({"cat": 5, "dog": 5}) | {
+        "cat/lie.JPG": picture(90),
+        "cat/true.jpg": encoded(91),
+    }
+    run_audit(tmp_path, params_with(pack(tmp_path, files)))
+    found = [row["reason"] for row in rows_of(tmp_path / WARNINGS) if row["check"] == "extension"]
+    assert found == ["called .jpg, but is PNG"]
+
+
+def test_parquet_rows_without_names_are_called_nothing(tmp_path: Path) -> None:
+    """A format that does not show at the beginning of its bytes is not called a JPEG."""
+    table = pa.table({"image": [picture(1), encoded(2, form="PPM")], "label": ["cat", "dog"]})
+    pq.write_table(table, tmp_path / "raw.parquet")
+    run_audit(tmp_path, params_with("raw.parquet"))
+    assert "extension" not in {row["check"] for row in rows_of(tmp_path / WARNINGS)}
 
 
 def test_size(tmp_path: Path) -> None:
@@ -348,9 +416,6 @@ def test_person_decides(tmp_path: Path) -> None:
 
 def drop(root: Path, key: str) -> None:
     """Write the decision into the manifest, as ingest does."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = rows_of(root / records.MANIFEST)
     for row in rows:
         row["review"] = "drop" if row["key"] == key else None

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_shards import CLASSES, make_shards, picture
+import webdataset
+from made_shards import CLASSES, make_shards, picture, reader_of
+from raw_images import params_for, pictures, run_stages, write_files
 
 from imagemill.augment import Policy, compile_policy
 from imagemill.augment.layers import Drawn
@@ -18,7 +20,7 @@ from imagemill.augment.offline import workplace, write_copies, write_index
 from imagemill.augment.replay import replayed
 from imagemill.decoding import decode, encode_png
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
-from imagemill.frames import MappedShards, read_frames
+from imagemill.frames import read_frames
 from imagemill.params import (
     AugmentParams,
     CopiesParams,
@@ -99,10 +101,10 @@ def test_copies_are_what_the_record_says(augmented: Path) -> None:
     """Doing the recorded operations to the parent gives the copy, bit for bit."""
     frames = read_frames(augmented / AUGMENTED_INDEX, "train")
     index = index_of(augmented)
-    with MappedShards(augmented, frames) as shards:
-        pixels = {
-            frames.keys[position]: decode(data, channels=1) for position, data in shards.read_all()
-        }
+    shards = reader_of(augmented, frames)
+    pixels = {
+        key: decode(shards.read(position), channels=1) for position, key in enumerate(frames.keys)
+    }
     for key, row in index[index.parent_key.notna()].iterrows():
         drawn = [Drawn(**one) for one in json.loads(row.operations)]
         assert np.array_equal(pixels[key], replayed(pixels[row.parent_key], drawn))
@@ -119,15 +121,34 @@ def test_the_description_says_what_the_index_says(augmented: Path) -> None:
         assert (told["operations"], told["seed"]) == (json.loads(row.operations), row.seed)
 
 
-def test_webdataset_reads_the_copies(augmented: Path) -> None:
-    """The stock webdataset pipeline finds image, class and description of each copy."""
-    import webdataset
+def test_webdataset_reads_copies_as_it_reads_originals(tmp_path: Path) -> None:
+    """One stock pipeline over the tars of both gives each key of train its pixels and class."""
+    write_files(tmp_path / "raw", pictures({"cat": 20, "dog": 20}))
+    run_stages(tmp_path, params_for())
+    num_copies = augment(tmp_path, 2, TURN, CROP, shard=SHARD.model_copy(update={"max_images": 9}))
+    tars = [path for path in (tmp_path / DATA).rglob("*.tar") if path.parent.name == "train"]
+    pipeline = webdataset.WebDataset([*map(str, tars)], shardshuffle=False).decode("rgb8")
+    found = {
+        key: (image[..., 0].tobytes(), target)
+        for key, image, target in pipeline.to_tuple("__key__", "png", "cls")
+    }
+    frames = read_frames(tmp_path / AUGMENTED_INDEX, "train")
+    targets = index_of(tmp_path).target
+    shards = reader_of(tmp_path, frames)
+    expected = {
+        key: (decode(shards.read(position), channels=1).tobytes(), targets[key])
+        for position, key in enumerate(frames.keys)
+    }
+    assert len(expected) * 2 == num_copies * 3
+    assert found == expected
 
+
+def test_webdataset_reads_the_descriptions_of_copies(augmented: Path) -> None:
+    """The stock pipeline decodes each copy's .json."""
     tars = sorted(str(path) for path in (augmented / AUGMENTED).rglob("*.tar"))
-    assert len(tars) == 3  # 120 copies, 50 a shard
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"))
-    assert len(samples) == 120
-    assert {"png", "cls", "json"} <= set(samples[0])
+    pipeline = webdataset.WebDataset(tars, shardshuffle=False).decode()
+    found = dict(pipeline.to_tuple("__key__", "json"))
+    assert found == jsons(augmented)
 
 
 def test_shards_close_at_their_bytes(tmp_path: Path) -> None:
@@ -334,16 +355,18 @@ def test_boxes_move_with_the_copy(tmp_path: Path) -> None:
     assert told["parent_key"] == "train/dark/0000"
 
 
-def test_outlines_are_not_told_where_they_no_longer_are(tmp_path: Path) -> None:
-    """A moved copy has no segmentation; one that only became darker keeps it."""
-    dim = OperationParams(operation="brightness", probability=1, range=(0.5, 0.5))
-    for number, (entry, kept) in enumerate([(FLIP, False), (dim, True)]):
-        root = tmp_path / str(number)
-        make_shards(root)
-        outlines = {"segmentation": [[[1, 2, 4, 6, 1, 6]], [[0, 0, 12, 12, 0, 12]]]}
-        pack_again(root, per_shard=100, annotation=ANNOTATION | outlines)
-        augment(root, 1, entry)
-        assert ("segmentation" in jsons(root)["train/dark/0000%copy1"]) is kept
+def test_outlines_move_with_the_copy(tmp_path: Path) -> None:
+    """Polygons and key points are mirrored as the boxes are."""
+    make_shards(tmp_path)
+    outlines = {
+        "segmentation": [[[1, 2, 4, 6, 1, 6]], [[0, 0, 12, 12, 0, 12]]],
+        "keypoints": [[1, 2, 2], None],
+    }
+    pack_again(tmp_path, per_shard=100, annotation=ANNOTATION | outlines)
+    augment(tmp_path, 1, FLIP)
+    told = jsons(tmp_path)["train/dark/0000%copy1"]
+    assert told["segmentation"] == [[[11, 2, 8, 6, 11, 6]], [[12, 0, 0, 12, 12, 12]]]
+    assert told["keypoints"] == [[10, 2, 2], None]
 
 
 def test_boxes_that_leave_the_copy_are_gone(tmp_path: Path) -> None:

@@ -111,6 +111,15 @@ def test_sixteen_bits_become_eight_by_the_upper_byte() -> None:
     assert (decode(data, channels=3) == 0xAB).all()
 
 
+@pytest.mark.parametrize("mode", ["LAB", "CMYK", "P", "RGBA"])
+def test_grey_of_any_colours_is_that_of_their_rgb(mode: str) -> None:
+    """Also of those from which Pillow itself has no way to grey."""
+    data = saved(Image.new(mode, (4, 3), 77), "TIFF")
+    with Image.open(io.BytesIO(data)) as stored:
+        expected = np.asarray(stored.convert("RGB").convert("L"))
+    assert np.array_equal(decode(data, channels=1)[:, :, 0], expected)
+
+
 def test_alpha_is_dropped() -> None:
     """Colours under a transparent pixel are what they are."""
     pixels = np.full((4, 4, 4), (10, 20, 30, 0), np.uint8)

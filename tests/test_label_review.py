@@ -539,9 +539,10 @@ _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "-
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of three suggestions, open in a browser from a file."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    reason = "the page is tried in a browser only after `pip install playwright`"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     if not CHROMIUM.exists():
-        pytest.skip("there is no chromium")
+        pytest.skip(f"there is no {CHROMIUM}; `apt-get install chromium` brings it")
     path = tmp_path_factory.mktemp("page") / "label_review.html"
     rows = [suggestion(1), suggestion(2, suggested_label=ODD), suggestion(3, label="b")]
     path.write_text(page_of(rows), encoding="utf-8")

@@ -26,7 +26,7 @@ def test_a_missing_sample_is_named() -> None:
     kept = ledger()
     kept.consume(np.delete(np.arange(107), 41))
     with pytest.raises(TrainingError, match=r"1 samples missing \('k0041'\), 0 consumed twice;"):
-        kept.close(kept.counts_N)
+        kept.close(kept.counts)
 
 
 def test_a_repeated_sample_is_named() -> None:
@@ -34,7 +34,7 @@ def test_a_repeated_sample_is_named() -> None:
     kept = ledger()
     kept.consume(np.append(np.arange(107), 41))
     with pytest.raises(TrainingError, match=r"0 samples missing, 1 consumed twice \('k0041'\)"):
-        kept.close(kept.counts_N)
+        kept.close(kept.counts)
 
 
 def test_only_a_few_names_are_told() -> None:
@@ -49,9 +49,9 @@ def test_the_digest_is_of_the_keys_consumed() -> None:
     digests = []
     for order in (np.arange(107), np.arange(107)[::-1]):
         kept.consume(order)
-        digests.append(kept.close(kept.counts_N).digest)
+        digests.append(kept.close(kept.counts).digest)
     assert digests[0] == digests[1]
-    assert digests[0] != kept.digest_of(kept.counts_N)
+    assert digests[0] != kept.digest_of(kept.counts)
 
 
 @pytest.mark.parametrize(("step", "world", "later"), [(0, 1, 3), (3, 2, 5), (10, 3, 1), (11, 4, 2)])
@@ -62,14 +62,14 @@ def test_counts_go_on_with_another_number_of_ranks(step: int, world: int, later:
         kept = ledger()
         for each in plan(Share(rank, world)).steps(0, step):
             kept.consume(each.own())
-        counts += kept.counts_N
+        counts += kept.counts
     total = np.zeros(107, np.int32)
     for rank in range(later):
         kept = ledger()
         kept.resume(counts, plan(Share(rank, later)).consumed(step), keep=rank == 0)
         for each in plan(Share(rank, later)).steps(step, 14):
             kept.consume(each.own())
-        total += kept.counts_N
+        total += kept.counts
     assert ledger().close(total)[:3] == (107, 0, 0)
 
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_without_a_ledger_is_taken_at_its_word() -> None:
     """Switched on in the middle of an epoch, the ledger takes what came before as consumed."""
     kept = ledger()
     kept.resume(np.zeros(0, np.int32), plan(Share(0, 1)).consumed(3), keep=True)
-    assert kept.counts_N.sum() == 24
+    assert kept.counts.sum() == 24
 
 
 def test_fit_keeps_a_ledger_unless_told_otherwise(tmp_path: Path) -> None:

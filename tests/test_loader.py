@@ -119,6 +119,16 @@ def test_a_cached_split_starts_no_process(root: Path) -> None:
         assert workers_of() == []
 
 
+def test_a_device_decodes_only_where_it_is_told_to(root: Path) -> None:
+    """With decoder: nvjpeg the device's decoder is asked, in this process; with cpu it is not."""
+    alone = batches(root, 0, 2, workers=0)
+    for decoder, processes in (("nvjpeg", 0), ("cpu", 2)):
+        with loader(root, decoder=decoder, device="cpu", workers=2) as opened:
+            batch = next(opened.batches(0, STEPS))
+            assert np.array_equal(batch.images_RHWC, alone[0].images)
+            assert len(workers_of()) == processes
+
+
 # Faults --------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ def test_a_whole_epoch_balances_the_ledger() -> None:
     """Every sample consumed once: nothing missing, nothing twice."""
     ledger = Ledger(key_hashes(KEYS), KEYS)
     ledger.consume(np.arange(len(KEYS)))
-    account = ledger.close(ledger.counts_N)
+    account = ledger.close(ledger.counts)
     assert (account.consumed, account.missing, account.duplicate) == (1007, 0, 0)
 
 
@@ -117,7 +117,7 @@ def test_an_unbalanced_ledger_stops_the_run(positions: np.ndarray) -> None:
     ledger = Ledger(key_hashes(KEYS), KEYS)
     ledger.consume(positions)
     with pytest.raises(TrainingError, match="ledger"):
-        ledger.close(ledger.counts_N)
+        ledger.close(ledger.counts)
 
 
 @pytest.mark.parametrize("loading", [CACHED, ON_DEMAND], ids=["cached", "on demand"])
@@ -237,15 +237,29 @@ def test_a_cut_shard_is_named(tmp_path: Path) -> None:
         open_split(tmp_path, "test", input_shape=(1, 12, 12), loading=CACHED)
 
 
-def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    """An image whose bytes were overwritten is an IntegrityError with its key."""
-    make_shards(tmp_path)
-    shard = tmp_path / DATA / "shards/test/test-000000.tar"
+def make_damaged(root: Path) -> None:
+    """Shards in which the first image of test begins with zeros."""
+    make_shards(root)
+    shard = root / DATA / "shards/test/test-000000.tar"
     content = bytearray(shard.read_bytes())
     content[512:700] = bytes(188)
     shard.write_bytes(content)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    """An image whose bytes were overwritten is an IntegrityError with its key."""
+    make_damaged(tmp_path)
     with pytest.raises(IntegrityError, match="image 'test/dark/0000' cannot be decoded"):
         open_split(tmp_path, "test", input_shape=(1, 12, 12), loading=CACHED)
+
+
+def test_an_image_is_named_that_has_no_size_to_draw_a_box_in(tmp_path: Path) -> None:
+    """With random boxes, too, an image whose bytes were overwritten is named by its key."""
+    make_damaged(tmp_path)
+    crop = RandomResizedCrop((0.5, 1), (1, 1), seed=0)
+    images = open_split(tmp_path, "test", input_shape=(1, 12, 12), loading=ON_DEMAND, crop=crop)
+    with pytest.raises(IntegrityError, match="image 'test/dark/0000' cannot be decoded"):
+        images.take(np.arange(len(images)), epoch=0)
 
 
 def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:

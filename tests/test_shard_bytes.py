@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from imagemill.records import ShardManifest
 from imagemill.shard import shard
 from imagemill.shard.metadata import STRIPPERS, stripped
 from imagemill.shard.transform import Encoded, shrunk
-from imagemill.sources.files import stamp_of
+from imagemill.stamps import stamp_of
 
 FILES = pictures({"cat": 40, "dog": 40})
 SMALL = params_for(shard={"max_images": 15})
@@ -94,6 +95,13 @@ def test_fault_of_a_worker_is_named(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"dog/070: its bytes in .* changed"):
         shard(tmp_path, SMALL.shard, log=lambda _: None, workers=2)
     assert not (tmp_path / records.SHARDS).exists()
+
+
+def test_a_worker_is_up_at_once() -> None:
+    """A process that writes shards imports no models of records, no Pillow and no sources."""
+    code = "import sys, imagemill.shard.worker; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"pydantic", "PIL", "imagemill.sources", "pandas"} & set(told.stdout.split())
 
 
 # Reading what is there -----------------------------------------------------------------------

@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from raw_images import params_for, pictures, rows_of, run_stages, write_files, write_tar
+from raw_images import params_for, pictures, rows_of, run_stages, write_files, write_tar, write_zip
 
 from imagemill import records
 from imagemill.cli import main
@@ -280,6 +283,94 @@ def test_raw_file_is_mended_from_its_shard(copy: Path) -> None:
     assert not found.faults and len(found.repaired) == 2
     for name in ("cat/007.png", "dog/050.png"):
         assert (copy / "raw" / name).read_bytes() == FILES[name]
+
+
+Pack = Callable[[Path], object]
+IN_PLACE: dict[str, Pack] = {
+    "raw.tar": lambda path: write_tar(path, FILES),
+    "raw.zip": lambda path: write_zip(path, FILES, method=zipfile.ZIP_STORED),
+}
+PACKED: dict[str, Pack] = {
+    "raw.tar.gz": lambda path: write_tar(path, FILES, mode="w:gz"),
+    "raw.zip": lambda path: write_zip(path, FILES),
+}
+
+
+def packed(root: Path, name: str, pack: Pack) -> dict[str, dict[str, Any]]:
+    """A project made from an archive; its manifest by key."""
+    pack(root / name)
+    run_stages(root, params_for(name, shard={"max_images": 15}))
+    return {row["key"]: row for row in rows_of(root / records.MANIFEST)}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_members_of_an_archive_are_mended_from_their_shards(tmp_path: Path, name: str) -> None:
+    """Two members get their bytes back, and the archive is what it was, byte for byte."""
+    rows = packed(tmp_path, name, IN_PLACE[name])
+    good = (tmp_path / name).read_bytes()
+    for key in ("cat/007", "dog/050"):
+        flip(tmp_path / name, rows[key]["offset"] + 60)
+    found = checked(tmp_path, repair=True)
+    assert not found.faults and {fault.member for fault in found.repaired} == {"cat/007", "dog/050"}
+    assert (tmp_path / name).read_bytes() == good
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_member_no_shard_holds_stays_a_fault(tmp_path: Path, name: str) -> None:
+    """Of two harmed members of one archive the one whose shard is harmed too is not mended."""
+    rows = packed(tmp_path, name, IN_PLACE[name])
+    for key in ("cat/007", "dog/050"):
+        flip(tmp_path / name, rows[key]["offset"] + 60)
+    row = row_of(tmp_path, "dog/050")
+    flip(tmp_path / "data" / str(row["shard"]), int(str(row["offset"])) + 40)
+    found = checked(tmp_path, repair=True)
+    assert {fault.member for fault in found.repaired if fault.area == "raw"} == {"cat/007"}
+    assert {fault.member for fault in found.faults if fault.area == "raw"} == {"dog/050"}
+
+
+def test_another_archive_is_not_written_into(tmp_path: Path) -> None:
+    """Where the archive has no member at the bytes on record, it is another one: left alone."""
+    packed(tmp_path, "raw.tar", IN_PLACE["raw.tar"])
+    write_tar(tmp_path / "raw.tar", {"a.txt": b"x" * 700, **FILES})
+    other = (tmp_path / "raw.tar").read_bytes()
+    assert checked(tmp_path, repair=True).faults
+    assert (tmp_path / "raw.tar").read_bytes() == other
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_harmed_plain_tar_is_made_again(tmp_path: Path, name: str) -> None:
+    """Of a compressed archive only our plain tar is harmed: it comes back from the archive."""
+    rows = packed(tmp_path, name, PACKED[name])
+    [plain] = (tmp_path / ".imagemill/sources").glob("*.tar")
+    good = plain.read_bytes()
+    flip(plain, rows["cat/007"]["offset"] + 60)
+    found = checked(tmp_path, repair=True)
+    assert not found.faults and [fault.member for fault in found.repaired] == ["cat/007"]
+    assert plain.read_bytes() == good
+    assert [path.name for path in plain.parent.iterdir()] == [plain.name]
+
+
+def test_a_plain_tar_outlives_its_damaged_archive(tmp_path: Path) -> None:
+    """If it cannot be made again, what is left of it stays; a member is mended by nobody."""
+    rows = packed(tmp_path, "raw.tar.gz", PACKED["raw.tar.gz"])
+    [plain] = (tmp_path / ".imagemill/sources").glob("*.tar")
+    flip(plain, rows["cat/007"]["offset"] + 60)
+    harmed = plain.read_bytes()
+    flip(tmp_path / "raw.tar.gz", 5000)
+    found = checked(tmp_path, repair=True)
+    assert [fault.member for fault in found.faults] == ["cat/007"]
+    assert plain.read_bytes() == harmed
+
+
+@pytest.mark.parametrize("name", ["raw.tar", "raw.tar.gz"])
+def test_shard_is_mended_from_an_archive(tmp_path: Path, name: str) -> None:
+    """Members are read where they lie; the shard is what it was, byte for byte."""
+    packed(tmp_path, name, (IN_PLACE | PACKED)[name])
+    path = tmp_path / records.DATA / "shards/train/train-000000.tar"
+    good = path.read_bytes()
+    flip(path)
+    assert not checked(tmp_path, repair=True).faults
+    assert path.read_bytes() == good
 
 
 def test_nothing_is_touched_without_repair(copy: Path) -> None:

@@ -5,18 +5,21 @@ from functools import partial
 from typing import NamedTuple
 
 from benchmarks.loaders import decoding, ours, peers
-from benchmarks.loaders.work import Work
+from benchmarks.loaders.work import Turn, Work
 
 
 class Case(NamedTuple):
     """A way to read a data set.
 
-    epochs: Endless epochs of a work, each of which yields the sizes of its batches.
+    epochs: Endless epochs of a work, each of which yields the sizes of its batches. While it works
+        for long before the first of them, it calls what it is given.
     package: What it needs beside ours.
+    stops: Whether its work ends with an epoch that is left early.
     """
 
-    epochs: Callable[[Work], Iterator[Iterator[int]]]
+    epochs: Callable[[Work, Turn], Iterator[Iterator[int]]]
     package: str | None = None
+    stops: bool = True
 
 
 CASES = {
@@ -37,6 +40,6 @@ CASES = {
     "webdataset": Case(peers.webdataset),
     "litdata": Case(peers.litdata, "litdata"),
     "mosaicml-streaming": Case(peers.mosaicml, "streaming"),
-    "FFCV": Case(peers.ffcv, "ffcv"),
+    "FFCV": Case(peers.ffcv, "ffcv", stops=False),
     "DALI": Case(peers.dali, "nvidia.dali"),
 }

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.loaders.work import Work
+from benchmarks.loaders.work import Turn, Work
 from imagemill.augment import compile_policy
 from imagemill.decoding import compiled
 from imagemill.loading import Ledger, open_split
@@ -23,6 +23,7 @@ BATCH = 128
 
 def epochs(
     work: Work,
+    turn: Turn,
     *,
     resize: Literal["antialias", "linear", "reduced"] = "antialias",
     pure: bool = False,
@@ -32,6 +33,7 @@ def epochs(
 
     Args:
         work: What to read.
+        turn: Called after each block of the cache.
         resize: loading.resize.
         pure: Without the compiled part.
         cached: With the decoded cache, which the first epoch fills.
@@ -42,6 +44,7 @@ def epochs(
         compiled.native = None
     loading = LoadingParams(
         resize=resize,
+        decoder="cpu",
         cache_bytes=10**10 if cached else 0,
         workers=0,
         stall_seconds=30,
@@ -61,7 +64,7 @@ def epochs(
 
     def epoch(number: int) -> Iterator[int]:
         shape = (3, work.size, work.size)
-        images = open_split(root, "train", input_shape=shape, loading=loading, crop=crop)
+        images = open_split(root, "train", input_shape=shape, loading=loading, crop=crop, beat=turn)
         plan = plan_of(images, seed=0, batch_size=BATCH)
         ledger = Ledger(images.hashes_N, images.keys)
         first = number * plan.steps_per_epoch

@@ -15,22 +15,24 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from benchmarks.loaders.work import Work
+from benchmarks.loaders.work import Turn, Work
 
 BATCH = 128
 Epochs = Iterator[Iterator[int]]
 
 
-def imagefolder(work: Work) -> Epochs:
+def imagefolder(work: Work, turn: Turn) -> Epochs:
     """torchvision.datasets.ImageFolder, shuffled."""
+    del turn
     from torchvision.datasets import ImageFolder
 
     folder = work.made("files", _link)
     return _repeated(DataLoader(ImageFolder(folder, _transform(work)), BATCH, shuffle=True))
 
 
-def webdataset(work: Work) -> Epochs:
+def webdataset(work: Work, turn: Turn) -> Epochs:
     """webdataset's stock pipeline on our shards."""
+    del turn
     import webdataset
 
     shards = [str(path) for path in sorted((work.project() / "data/shards").rglob("*.tar"))]
@@ -46,8 +48,9 @@ def webdataset(work: Work) -> Epochs:
     return _repeated(data)
 
 
-def litdata(work: Work) -> Epochs:
+def litdata(work: Work, turn: Turn) -> Epochs:
     """litdata.StreamingDataset on chunks of the raw bytes."""
+    del turn
     from litdata import StreamingDataLoader, StreamingDataset
 
     folder, transform = work.made("litdata", _litdata), _transform(work)
@@ -61,8 +64,9 @@ def litdata(work: Work) -> Epochs:
     return _repeated(StreamingDataLoader(data, batch_size=BATCH))
 
 
-def mosaicml(work: Work) -> Epochs:
+def mosaicml(work: Work, turn: Turn) -> Epochs:
     """streaming.StreamingDataset on MDS shards of the raw bytes."""
+    del turn
     from streaming import StreamingDataset
 
     folder, transform = work.made("mds", _mds), _transform(work)
@@ -76,8 +80,9 @@ def mosaicml(work: Work) -> Epochs:
     return _repeated(DataLoader(data, BATCH))
 
 
-def ffcv(work: Work) -> Epochs:
+def ffcv(work: Work, turn: Turn) -> Epochs:
     """FFCV with JPEGs inside its file, random order, one thread."""
+    del turn
     from ffcv.fields.decoders import (
         IntDecoder,
         RandomResizedCropRGBImageDecoder,
@@ -105,8 +110,9 @@ def ffcv(work: Work) -> Epochs:
     return _repeated(loader)
 
 
-def dali(work: Work) -> Epochs:
+def dali(work: Work, turn: Turn) -> Epochs:
     """NVIDIA DALI on the CPU, from files, one thread."""
+    del turn
     from nvidia.dali import fn, pipeline_def, types
 
     files = [str(path) for path in work.files()]

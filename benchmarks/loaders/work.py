@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.loaders.prepared import make_project
 from benchmarks.photographs import FOLDER, cifar_files, photographs
+from benchmarks.prepared import make_project
 from imagemill.records import publishing_folder
+
+Turn = Callable[[], None]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ RUN_ROWS = 32768
 # Of wide rows (annotations) a run holds fewer.
 RUN_BYTES = 1 << 26
 # Rows of one run held while merging, and runs merged at once.
-BLOCK_ROWS = 512
+BLOCK_ROWS = 2048
 MERGED_RUNS = 16
 
 # Columns that repeat; a dictionary of unique strings would only cost memory.

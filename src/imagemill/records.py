@@ -64,6 +64,7 @@ MANIFEST_SCHEMA = pa.schema(
         # JSON of what is known beside the class (boxes, masks, captions): carried, not interpreted.
         pa.field("annotation", pa.string()),
         pa.field("review", pa.string()),  # what labels/review.csv says: relabel, drop or keep
+        pa.field("extension", pa.string()),  # of its path in the source, "" if that has none
     ]
 )
 # One row an image in order of the manifest: the state of the file its digest was taken from.

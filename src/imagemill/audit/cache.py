@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from imagemill.audit.facts import FACTS, MEASUREMENT, Facts
+from imagemill.audit.facts import FACTS, MEASUREMENT, PLAIN, Facts, plain
 from imagemill.errors import DiskError
 from imagemill.records import STATE
 
@@ -26,11 +26,11 @@ _BUSY_SECONDS = 60
 
 # A row's number is 63 bits of the digest, which makes a flat tree; all of it lies in the entry.
 _DIGEST = np.dtype("V32")
-_ENTRY = np.dtype([("sha256", _DIGEST), ("facts", FACTS)])
+_ENTRY = np.dtype([("sha256", _DIGEST), ("facts", PLAIN)])
 # What made the facts: our code, and the decoder whose judgement they are.
 _VERSION = f"measurement {MEASUREMENT}, record {_ENTRY.itemsize}, Pillow {PIL.__version__}"
 _TABLE = "CREATE TABLE measured (id INTEGER PRIMARY KEY, entry BLOB NOT NULL, reason TEXT)"
-_FIND = f"SELECT id, entry, reason FROM measured WHERE id IN ({','.join('?' * _ASKED_AT_ONCE)})"
+_FIND = f"SELECT entry FROM measured WHERE id IN ({','.join('?' * _ASKED_AT_ONCE)})"
 
 
 class Known(NamedTuple):
@@ -84,20 +84,20 @@ class Cache:
         order_N = np.argsort(ids_N)
         for start in range(0, len(ids_N), _ASKED_AT_ONCE):
             part = order_N[start : start + _ASKED_AT_ONCE]
-            rows = self._asked(ids_N[part].tolist())
-            if not rows:
+            entries_R = np.frombuffer(self._asked(ids_N[part].tolist()), _ENTRY)
+            if not len(entries_R):
                 continue
-            ids, entries, texts = zip(*rows, strict=True)
-            entries_R = np.frombuffer(b"".join(entries), _ENTRY)
+            ids_R = _ids(entries_R["sha256"].tobytes())
             # Rows come in any order, and images of equal bytes ask for the same one.
-            by_id = np.argsort(ids)
-            found = np.searchsorted(ids, ids_N[part], sorter=by_id).clip(max=len(ids) - 1)
+            by_id = np.argsort(ids_R)
+            found = np.searchsorted(ids_R, ids_N[part], sorter=by_id).clip(max=len(ids_R) - 1)
             row_P = by_id[found]
             same_P = entries_R["sha256"][row_P] == entry_N[part]
-            known_N[part] = same_P
-            facts_N[part[same_P]] = entries_R["facts"][row_P[same_P]]
-            for place in part[same_P & (entries_R["facts"]["fault"][row_P] != b"")].tolist():
-                reasons[place] = texts[ids.index(ids_N[place])]
+            same = part[same_P]
+            known_N[same] = True
+            plain(facts_N)[same] = entries_R["facts"][row_P[same_P]]
+            for place in same[facts_N["fault"][same] != b""].tolist():
+                reasons[place] = self._reason(int(ids_N[place]))
         pixels_N = facts_N["width"].astype(np.int64) * facts_N["height"]
         known_N &= (facts_N["fault"] != b"over_large") | (pixels_N > max_pixels)
         return Known(known_N, facts_N, reasons)
@@ -105,7 +105,7 @@ class Cache:
     def add(self, digests: bytes, facts_N: Facts, reasons: Sequence[str | None]) -> None:
         """Take in what was measured; a fault that may be the machine's is left out."""
         entries_N = np.empty(len(facts_N), _ENTRY)
-        entries_N["sha256"], entries_N["facts"] = np.frombuffer(digests, _DIGEST), facts_N
+        entries_N["sha256"], entries_N["facts"] = np.frombuffer(digests, _DIGEST), plain(facts_N)
         ids_N = _ids(digests)
         # Ascending, as they lie in the file: fewer pages are touched.
         rows = [
@@ -122,10 +122,19 @@ class Cache:
         except sqlite3.Error as error:
             raise DiskError(f"cannot write {self._path}: {error}") from error
 
-    def _asked(self, ids: list[int]) -> list[tuple[int, bytes, str | None]]:
+    def _asked(self, ids: list[int]) -> bytes:
+        """Entries of those that are there, one after the other."""
         padding = [ids[-1]] * (_ASKED_AT_ONCE - len(ids))
+        return b"".join([entry for (entry,) in self._fetched(_FIND, ids + padding)])
+
+    def _reason(self, number: int) -> str | None:
+        [row] = self._fetched("SELECT reason FROM measured WHERE id = ?", [number])
+        reason: str | None = row[0]
+        return reason
+
+    def _fetched(self, query: str, ids: list[int]) -> list[tuple[Any]]:
         try:
-            return self._database.execute(_FIND, ids + padding).fetchall()
+            return self._database.execute(query, ids).fetchall()
         except sqlite3.DatabaseError as error:
             raise DiskError(f"cannot read {self._path}: {error}; delete it") from error
 

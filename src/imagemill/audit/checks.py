@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imagemill.audit.facts import FORMS, IDENTIFYING, Facts, named_bits
@@ -27,8 +28,7 @@ _EXTENSIONS = {
     "TIFF": {"tif", "tiff"},
     "WEBP": {"webp"},
 }
-_ALL_EXTENSIONS = frozenset().union(*_EXTENSIONS.values())
-
+_ALL_EXTENSIONS = pa.array(sorted(frozenset().union(*_EXTENSIONS.values())), pa.string())
 
 _TELLING = sum(1 << place for place, name in enumerate(IDENTIFYING) if name != "maker_note")
 
@@ -50,10 +50,10 @@ class Batch:
 
 
 def extension(batch: Batch, limits: ChecksParams) -> Found:  # noqa: ARG001
-    """A file whose name speaks of another format; members of archives have no name of their own."""
-    uris = batch.rows["uri"].dictionary_encode()
-    named_U = np.array([_extension_of(uri) for uri in uris.dictionary.to_pylist()], "S8")
-    named_N = named_U[np.asarray(uris.indices)] if len(named_U) else np.zeros(0, "S8")
+    """A file, or a member of one, whose name speaks of another format."""
+    names = pc.utf8_lower(batch.rows["extension"])
+    known = pc.if_else(pc.is_in(names, value_set=_ALL_EXTENSIONS), names, "")
+    named_N = np.array(known.to_pylist(), "S8")
     format_N = batch.facts_N["format"]
     mask_N = named_N != b""
     for name, extensions in _EXTENSIONS.items():
@@ -64,11 +64,6 @@ def extension(batch: Batch, limits: ChecksParams) -> Found:  # noqa: ARG001
         np.zeros(len(mask_N)),
         lambda row: f"called .{named_N[row].decode()}, but is {format_N[row].decode()}",
     )
-
-
-def _extension_of(uri: str) -> str:
-    text = uri.rpartition(".")[2].lower()
-    return text if text in _ALL_EXTENSIONS else ""
 
 
 def size(batch: Batch, limits: ChecksParams) -> Found:

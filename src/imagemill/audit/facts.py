@@ -41,6 +41,7 @@ FACTS = np.dtype(
     ]
 )
 Facts: TypeAlias = NDArray[np.void]  # of FACTS
+PLAIN = np.dtype(f"V{FACTS.itemsize}")
 
 FORMS = ("grey", "palette", "alpha", "cmyk", "sixteen_bit", "animated")
 IDENTIFYING = ("gps", "serial_number", "person", "maker_note")
@@ -71,6 +72,13 @@ def facts_of(records: Sequence[Record]) -> Facts:
     for name, column in zip(Record._fields, zip(*records, strict=True), strict=False):
         facts_N[name] = column
     return facts_N
+
+
+def plain(facts_N: Facts) -> Facts:
+    """The same memory without fields, of which numpy copies one after the other: 20 times as fast
+    to pick rows from and to put rows into.
+    """
+    return facts_N.view(PLAIN)
 
 
 def bits(names: tuple[str, ...], present: set[str]) -> int:

@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 from imagemill.audit.cache import Cache
 from imagemill.audit.checks import Batch
 from imagemill.audit.columns import is_dropped
-from imagemill.audit.facts import FACTS, Facts
-from imagemill.audit.messages import REQUEST_SCHEMA
+from imagemill.audit.facts import FACTS, Facts, plain
+from imagemill.audit.messages import Question
 from imagemill.audit.pool import DecodingPool
 from imagemill.audit.relations import Relations
 from imagemill.audit.spool import Spool
 from imagemill.audit.verdicts import Actions, unfit
 from imagemill.params import AuditParams
 from imagemill.parquet import BATCH_ROWS, read_batches
+from imagemill.sources.entries import is_own_file
 
 # Enough to make the trip to a worker cheap, few enough to keep all workers busy to the end.
 _ASKED_AT_ONCE = 256
 
-COLUMNS = ["key", "uri", "offset", "size_bytes", "sha256", "target", "split", "review"]
+COLUMNS = [
+    "key", "uri", "offset", "size_bytes", "sha256", "target", "split", "review", "extension"
+]  # fmt: skip
 
 
 @dataclass
@@ -105,8 +108,8 @@ def _jobs(
     actions: Actions,
     cache: Cache,
     gathered: Gathered,
-) -> Iterator[tuple[_Context, pa.RecordBatch]]:
-    """For each part requests for the unknown ones among its images, and an empty one at the end."""
+) -> Iterator[tuple[_Context, list[Question]]]:
+    """For each part the unknown ones among its images, and an empty list at the end."""
     stop = 0
     for rows in parts_of(manifest):
         start, stop = stop, stop + rows.num_rows
@@ -114,12 +117,19 @@ def _jobs(
         wanted_N[[row - start for row in _copies(exact, actions, start, stop)]] = False
         part = _begun(rows, start, wanted_N, params, cache)
         gathered.num_known += part.num_known
-        request = rows.select(REQUEST_SCHEMA.names)
         missing = np.flatnonzero(wanted_N)
         for first in range(0, len(missing), _ASKED_AT_ONCE):
             places = missing[first : first + _ASKED_AT_ONCE]
-            yield (part, places), request.take(pa.array(places))
-        yield (part, None), request.slice(0, 0)
+            yield (part, places), _questions(rows.take(pa.array(places)))
+        yield (part, None), []
+
+
+def _questions(rows: pa.RecordBatch) -> list[Question]:
+    columns = (rows[name].to_pylist() for name in ("uri", "offset", "size_bytes", "sha256"))
+    return [
+        Question(uri, offset, size_bytes, sha256, is_own_file(uri, offset))
+        for uri, offset, size_bytes, sha256 in zip(*columns, strict=True)
+    ]
 
 
 def _copies(exact: Relations, actions: Actions, start: int, stop: int) -> Iterator[int]:
@@ -153,7 +163,7 @@ def _begun(
     asked = np.flatnonzero(wanted_N)
     known = cache.find(digests_N[asked].tobytes(), max_pixels=params.max_pixels)
     found = asked[known.known_N]
-    facts_N[found] = known.facts_N[known.known_N]
+    plain(facts_N)[found] = plain(known.facts_N)[known.known_N]
     wanted_N[found] = False
     for place in np.flatnonzero(known.facts_N["fault"] != b"").tolist():
         reasons[asked[place]] = known.reasons[place]

@@ -1,26 +1,16 @@
 """What the parent and its decoding processes say to one another.
 
-A message is eight bytes of length and a body: an Arrow stream there, JSON and records of fixed size
-back. So nothing is unpickled.
+A message is eight bytes of length and a body: JSON there, JSON and records of fixed size back. So
+nothing is unpickled, and a worker starts without Arrow.
 """
 
-import io
 import json
 from typing import IO, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from imagemill.audit.facts import FACTS, Facts
 
-REQUEST_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
 # The first byte of an answer; a fault is told in text, the user's and ours.
 ANSWER, USER_FAULT, FAULT = b"A", b"U", b"F"
 
@@ -42,17 +32,24 @@ def receive(stream: IO[bytes]) -> bytes | None:
     return body if len(body) == expected else None
 
 
-def packed(rows: pa.RecordBatch) -> bytes:
-    """Rows as an Arrow stream."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, rows.schema) as out:
-        out.write_batch(rows)
-    return sink.getvalue()
+class Question(NamedTuple):
+    """One image to look at."""
+
+    uri: str
+    offset: int
+    size_bytes: int
+    sha256: str
+    is_file: bool  # as of `sources.entries.is_own_file`
 
 
-def unpacked(body: bytes | memoryview) -> pa.RecordBatch:
-    """The rows of an Arrow stream."""
-    return pa.ipc.open_stream(body).read_next_batch()
+def packed(questions: list[Question]) -> bytes:
+    """Questions as bytes."""
+    return json.dumps(questions).encode()
+
+
+def unpacked(body: bytes) -> list[Question]:
+    """The questions that were packed."""
+    return [Question(*fields) for fields in json.loads(body)]
 
 
 class Answer(NamedTuple):
@@ -63,7 +60,7 @@ class Answer(NamedTuple):
 
 
 def written(answer: Answer) -> bytes:
-    """An answer as bytes: to make an array of a list Arrow would import pandas, half a second."""
+    """An answer as bytes."""
     texts = json.dumps(answer.reasons).encode()
     return len(texts).to_bytes(8, "little") + texts + answer.facts_N.tobytes()
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from imagemill import pages
 from imagemill.audit.offenders import Offender
 from imagemill.audit.pictures import Place, thumbnail_uri
 from imagemill.audit.report import AuditReport
@@ -64,20 +63,18 @@ def write_page(
         check: [_shown(offender, twins, reader) for offender in worst[check]]
         for check in _in_order(report, worst)
     }
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            report=report,
-            rows=check_rows(report),
-            shown=shown,
-            counts=report.quarantined_by_check,
-            warned=report.warned_by_check,
-            classes=sorted(report.classes.items(), key=lambda entry: entry[1])[:_MOST_CLASSES],
-            pictures=[(file.stem.replace("_", " "), _png_uri(file)) for file in pictures],
-        )
+    page = pages.render(
+        "imagemill.audit",
+        {"number": "{:,}".format},
+        report=report,
+        rows=check_rows(report),
+        shown=shown,
+        counts=report.quarantined_by_check,
+        warned=report.warned_by_check,
+        classes=sorted(report.classes.items(), key=lambda entry: entry[1])[:_MOST_CLASSES],
+        pictures=[(file.stem.replace("_", " "), _png_uri(file)) for file in pictures],
     )
-    write_bytes(path, page.encode())
+    write_bytes(path, page)
 
 
 def check_rows(report: AuditReport) -> list[CheckRow]:
@@ -132,16 +129,3 @@ def _thumbnail(place: Place, reader: RawReader) -> str | None:
 
 def _png_uri(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("imagemill.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    return environment

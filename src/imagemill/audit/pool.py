@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from imagemill.audit.facts import Record, facts_of
 from imagemill.audit.messages import (
     ANSWER,
     USER_FAULT,
     Answer,
+    Question,
     packed,
     read,
     receive,
@@ -36,6 +36,11 @@ C = TypeVar("C")
 
 # Answers that may wait for an earlier one, a worker.
 _AHEAD = 8
+# What one worker does in a second, roughly; another one is started for so much work only, since
+# its start is work as well.
+_IMAGES_PER_SECOND = 10_000
+_BYTES_PER_SECOND = 16e6
+_WORTH_SECONDS = 0.5
 # One thread a worker, and no memory reserved ahead: the worker's limit counts what is reserved.
 _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -45,12 +50,18 @@ _ENVIRONMENT = {
 _NO_ANSWER = Answer(facts_of([]), [])
 
 
+def _seconds(questions: list[Question]) -> float:
+    """Roughly how long images keep a worker busy."""
+    size_bytes = sum(question.size_bytes for question in questions)
+    return len(questions) / _IMAGES_PER_SECOND + size_bytes / _BYTES_PER_SECOND
+
+
 @dataclass(slots=True)
 class _Task(Generic[C]):
     """A batch on its way."""
 
     context: C
-    rows: pa.RecordBatch
+    questions: list[Question]
     answer: Answer | None = None
 
 
@@ -61,6 +72,7 @@ class DecodingPool:
         self._root = root
         self._params = params
         self._max_workers = workers
+        self._seconds = 0.0  # of work asked for so far
         self._workers: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, _Task[Any]] = {}
@@ -74,22 +86,22 @@ class DecodingPool:
             worker.stop()
         self._selector.close()
 
-    def measure(self, jobs: Iterable[tuple[C, pa.RecordBatch]]) -> Iterator[tuple[C, Answer]]:
+    def measure(self, jobs: Iterable[tuple[C, list[Question]]]) -> Iterator[tuple[C, Answer]]:
         """Facts of batches of images, in the order of the batches.
 
         A batch of no image waits for its turn and needs no process.
 
         Args:
-            jobs: Anything the caller wants back, and the images (`messages.REQUEST_SCHEMA`).
+            jobs: Anything the caller wants back, and the images.
 
         Yields:
             What the caller gave, and what was found out about its images.
         """
         tasks: deque[_Task[C]] = deque()
-        for context, rows in jobs:
-            task = _Task(context, rows)
+        for context, questions in jobs:
+            task = _Task(context, questions)
             tasks.append(task)
-            if rows.num_rows:
+            if questions:
                 self._give(task)
             else:
                 task.answer = _NO_ANSWER
@@ -104,10 +116,12 @@ class DecodingPool:
             yield tasks.popleft().context, answer
 
     def _give(self, task: _Task[C]) -> None:
-        while not self._idle and len(self._busy) == self._max_workers:
+        self._seconds += _seconds(task.questions)
+        workers = min(self._max_workers, 1 + int(self._seconds / _WORTH_SECONDS))
+        while not self._idle and len(self._busy) >= workers:
             self._collect()
         worker = self._idle.pop() if self._idle else self._new_worker()
-        worker.ask(task.rows)
+        worker.ask(task.questions)
         self._busy[worker] = task
 
     def _collect(self) -> None:
@@ -119,7 +133,7 @@ class DecodingPool:
             if answer is None:
                 # An idle worker that dies had nothing to lose.
                 self._forget(worker)
-                answer = self._one_by_one(task.rows) if task else None
+                answer = self._one_by_one(task.questions) if task else None
             else:
                 self._idle.append(worker)
             if task:
@@ -138,13 +152,13 @@ class DecodingPool:
             self._idle.remove(worker)
         worker.stop()
 
-    def _one_by_one(self, rows: pa.RecordBatch) -> Answer:
+    def _one_by_one(self, questions: list[Question]) -> Answer:
         """Find which of a batch ended its worker."""
         worker = _Worker(self._root, self._params)
         found = []
         try:
-            for index in range(rows.num_rows):
-                worker.ask(rows.slice(index, 1))
+            for question in questions:
+                worker.ask([question])
                 answer = worker.answer()
                 if answer is None:
                     answer = self._cause_of_death(worker)
@@ -170,7 +184,7 @@ class _Worker:
     def __init__(self, root: Path, params: AuditParams) -> None:
         command = [sys.executable, "-m", "imagemill.audit.worker"]
         self._process = subprocess.Popen(
-            [*command, str(root), params.model_dump_json()],
+            [*command, str(root), str(params.max_pixels), str(params.decode_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | _ENVIRONMENT,
@@ -179,10 +193,10 @@ class _Worker:
         self._questions = self._process.stdin
         self.answers = self._process.stdout
 
-    def ask(self, rows: pa.RecordBatch) -> None:
+    def ask(self, questions: list[Question]) -> None:
         """Send images; whether anybody is there to look at them shows in `answer`."""
         with suppress(BrokenPipeError):
-            send(self._questions, packed(rows))
+            send(self._questions, packed(questions))
 
     def answer(self) -> Answer | None:
         """Facts, or None when an image ended the process.

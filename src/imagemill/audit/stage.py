@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from imagemill.audit.cache import CACHE, Cache
 from imagemill.audit.checks import Batch
 from imagemill.audit.columns import Columns, read_columns
+from imagemill.audit.facts import FACTS, plain
 from imagemill.audit.gather import Gathered, gather, parts_of
 from imagemill.audit.groups import Alike, Groups, grouped
 from imagemill.audit.offenders import Offenders, is_decoded, places_of
@@ -153,12 +154,13 @@ class _SecondPass:
             staying_N[[finding.row for finding in verdicts.leaving]] = False
             names = self._groups.names(start, start + rows.num_rows)
             mask = pa.array(staying_N)
-            kept = kept_rows(rows.filter(mask), facts_N[staying_N], names.filter(mask))
+            kept_K = plain(facts_N)[staying_N].view(FACTS)
+            kept = kept_rows(rows.filter(mask), kept_K, names.filter(mask))
             bad = finding_rows(rows, verdicts.leaving)
             keep.write(kept)
             quarantine.write(bad)
             warnings.write(finding_rows(rows, verdicts.warned))
-            self._tally.add_kept(kept, facts_N[staying_N])
+            self._tally.add_kept(kept, kept_K)
             self._tally.add_quarantined(bad)
             self._tally.add_warned(verdicts.warned)
             self.picks.add(kept)

@@ -11,10 +11,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import pyarrow as pa
 
 from imagemill.audit.decode import prepare
 from imagemill.audit.measure import measure
@@ -23,14 +24,16 @@ from imagemill.audit.messages import (
     FAULT,
     USER_FAULT,
     Answer,
+    Question,
     receive,
     send,
     unpacked,
     written,
 )
-from imagemill.errors import IntegrityError, UserError
-from imagemill.params import AuditParams
-from imagemill.sources import RawReader
+from imagemill.errors import IntegrityError, SourceError, UserError
+
+if TYPE_CHECKING:
+    from imagemill.sources import RawReader
 
 # Private memory a worker may have: with libraries it stays below 1 GB whatever it is fed.
 MOST_BYTES = 800_000_000
@@ -38,7 +41,7 @@ MOST_BYTES = 800_000_000
 
 def main() -> None:
     """Answer requests until there are no more."""
-    root, params = Path(sys.argv[1]), AuditParams.model_validate_json(sys.argv[2])
+    root, max_pixels, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     # Ctrl-C reaches the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
@@ -49,15 +52,38 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     cv2.setNumThreads(1)  # there is a worker for each CPU
     prepare()
-    with RawReader(root) as reader:
-        while (request := receive(sys.stdin.buffer)) is not None:
-            send(answers, _answer(request, reader, params))
+    raw = _Raw(root)
+    while (request := receive(sys.stdin.buffer)) is not None:
+        send(answers, _answer(unpacked(request), raw, max_pixels=max_pixels, seconds=seconds))
 
 
-def _answer(request: bytes, reader: RawReader, params: AuditParams) -> bytes:
+class _Raw:
+    """The bytes of images; what knows of archives, tables and addresses is loaded for those."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, image: Question) -> bytes:
+        """The bytes of one image."""
+        if not image.is_file:
+            return self._reader.read(image.uri, image.offset, image.size_bytes)
+        try:
+            with (self._root / image.uri).open("rb") as file:
+                return file.read(image.size_bytes)
+        except OSError as error:
+            raise SourceError(f"cannot read {image.uri}: {error.strerror}") from None
+
+    @cached_property
+    def _reader(self) -> "RawReader":
+        from imagemill.sources import RawReader
+
+        return RawReader(self._root)
+
+
+def _answer(questions: list[Question], raw: _Raw, *, max_pixels: int, seconds: float) -> bytes:
     try:
-        contents = _contents(unpacked(request), reader, params.decode_seconds)
-        return ANSWER + written(Answer(*measure(contents, max_pixels=params.max_pixels)))
+        contents = _contents(questions, raw, seconds)
+        return ANSWER + written(Answer(*measure(contents, max_pixels=max_pixels)))
     except UserError as error:
         return USER_FAULT + str(error).encode()
     except Exception:
@@ -65,18 +91,18 @@ def _answer(request: bytes, reader: RawReader, params: AuditParams) -> bytes:
         return FAULT + traceback.format_exc().encode()
 
 
-def _contents(rows: pa.RecordBatch, reader: RawReader, seconds: float) -> Iterator[bytes]:
+def _contents(questions: list[Question], raw: _Raw, seconds: float) -> Iterator[bytes]:
     """Bytes of image after image; each has its own time until the next one is asked for."""
     try:
-        for uri, offset, size_bytes, sha256 in zip(
-            *(column.to_pylist() for column in rows.columns), strict=True
-        ):
+        for image in questions:
             # Not a handler but the default action, for it also ends a decoder that never returns.
             # Computing time, since a busy machine is not the image's fault.
             signal.setitimer(signal.ITIMER_PROF, seconds)
-            content = reader.read(uri, offset, size_bytes)
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise IntegrityError(f"{uri} changed since `ingest` read it; run `imagemill scan`")
+            content = raw.read(image)
+            if hashlib.sha256(content).hexdigest() != image.sha256:
+                raise IntegrityError(
+                    f"{image.uri} changed since `ingest` read it; run `imagemill scan`"
+                )
             yield content
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

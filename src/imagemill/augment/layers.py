@@ -4,6 +4,7 @@ drawn.
 Shapes: B samples, S strengths, U further draws.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -124,12 +125,12 @@ class Step(Protocol):
         """What `apply` does to images of this size, a list for each sample."""
 
 
-class Layered:
+class Layered(ABC):
     """A step whose layers act one after the other."""
 
+    @abstractmethod
     def layers(self, draws: Draws, size: Size) -> list[Layer]:
         """The layers for these samples at this size of image."""
-        raise NotImplementedError
 
     def apply(self, images: Images, draws: Draws, outs: Images) -> None:
         """Write the changed images to `outs`; those given are left alone."""

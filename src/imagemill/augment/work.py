@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagemill.augment.annotations import moved_boxes, moves
 from imagemill.augment.geometric import Pixels, Size
 from imagemill.augment.layers import Drawn
+from imagemill.augment.objects import moved_objects
 from imagemill.augment.originals import Original, OriginalReader, checked
 from imagemill.augment.policy import Policy
 from imagemill.decoding import decode, encode_png
@@ -27,8 +27,6 @@ from imagemill.randomness import key_hashes
 # A job is a batch of images; photographs come a few at a time, thumbnails by the hundred.
 _JOB_IMAGES = 128
 _JOB_BYTES = 1 << 20
-# What COCO says of an object beside its box and would have to move with it.
-_OUTLINES = ("segmentation", "keypoints", "area")
 # Jobs under way, a thread: one at work, one waiting.
 _AHEAD = 2
 
@@ -143,7 +141,7 @@ def _copy(raw: _Raw, number: int, image_HWC: Pixels, drawn: list[Drawn], seed: i
     original, data = raw.original, encode_png(image_HWC)
     operations = [one.described() for one in drawn]
     description = {
-        **_moved(raw.annotation, drawn, image_HWC.shape[:2]),
+        **moved_objects(raw.annotation, drawn, image_HWC.shape[:2]),
         "parent_key": original.key,
         "operations": operations,
         "seed": seed,
@@ -157,27 +155,6 @@ def _copy(raw: _Raw, number: int, image_HWC: Pixels, drawn: list[Drawn], seed: i
         operations=json.dumps(operations),
         description=json.dumps(description, sort_keys=True).encode(),
     )
-
-
-def _moved(annotation: dict[str, Any], drawn: list[Drawn], size: Size) -> dict[str, Any]:
-    """An annotation whose boxes moved with the image; those that left it are gone.
-
-    Lists as long as that of the boxes speak of the same objects, so they lose the same members.
-    Outlines are left out of an image whose pixels moved, rather than told where they no longer are.
-    """
-    boxes = annotation.get("boxes")
-    if not boxes or not moves(drawn):
-        return annotation
-    annotation = {name: value for name, value in annotation.items() if name not in _OUTLINES}
-    moved_N4 = moved_boxes(np.array(boxes, np.float64), drawn, size)
-    # Less than a pixel is not seen.
-    stays_N = np.all(moved_N4[:, 2:] - moved_N4[:, :2] >= 1, axis=1).tolist()
-    kept = {
-        name: [one for one, stays in zip(value, stays_N, strict=True) if stays]
-        for name, value in annotation.items()
-        if isinstance(value, list) and len(value) == len(boxes)
-    }
-    return {**annotation, **kept, "boxes": moved_N4[stays_N].round(3).tolist()}
 
 
 def _num_cpus() -> int:

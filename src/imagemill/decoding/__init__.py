@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from imagemill.decoding.compiled import has_compiled_part
-from imagemill.decoding.decoder import Decoder, centre_box
+from imagemill.decoding.decoder import Decoder, centre_box, read_headers
 from imagemill.decoding.full import decode
 from imagemill.decoding.headers import Header, read_header
 from imagemill.decoding.orientation import Box
@@ -33,6 +33,7 @@ __all__ = [
     "find_resize",
     "has_compiled_part",
     "read_header",
+    "read_headers",
 ]
 
 

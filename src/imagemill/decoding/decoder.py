@@ -135,6 +135,25 @@ class Decoder:
         return rows[:, skip : skip + stored.width]
 
 
+def read_headers(datas: Sequence[Buffer], *, name: Callable[[int], str]) -> list[Header]:
+    """What `read_header` says of each.
+
+    Args:
+        datas: Encoded images.
+        name: What to call an image, by its position, if it is none.
+
+    Raises:
+        IntegrityError: one is not an image of a known format.
+    """
+    headers = []
+    for number, data in enumerate(datas):
+        try:
+            headers.append(read_header(data))
+        except IntegrityError as error:
+            raise IntegrityError(f"image {name(number)!r} {error}") from None
+    return headers
+
+
 def centre_box(size: tuple[int, int], wanted: tuple[int, int]) -> Box:
     """The largest box of the wanted proportions in the middle of an image.
 

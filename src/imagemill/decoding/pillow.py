@@ -1,6 +1,6 @@
 """Pillow: decodes what the fast decoders leave, and judges what is damaged.
 
-One policy for each oddity: alpha is dropped, 16 bits become 8 by their upper byte, CMYK and
+One policy for each oddity: alpha is dropped, 16 bits become 8 by their upper byte, CMYK, LAB and
 palettes become RGB, the first frame stands for an animation, the EXIF (or XMP) orientation is
 applied once. Images whose mode has no white (32-bit integers and floats) are refused.
 """
@@ -42,7 +42,11 @@ def decode(data: Buffer, *, channels: int) -> Pixels:
         if image.mode in _RANGELESS_MODES:
             raise ValueError(f"mode {image.mode} has no white; save 8 or 16 bits")
         image.load()
-        plain = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+        plain = _eight_bits(image)
+        if channels == 3 or plain.mode == "LAB":  # from which Pillow has no direct way to grey
+            plain = plain.convert("RGB")
+        if channels == 1:
+            plain = plain.convert("L")
         pixels = np.asarray(plain, dtype=np.uint8)
         pixels_HWC = pixels.reshape(pixels.shape[0], pixels.shape[1], channels)
         return turned_upright(pixels_HWC, _orientation(image))

@@ -1,22 +1,19 @@
 """Encoded images out of shards that are mapped into memory."""
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.errors import IntegrityError
-from imagemill.frames.maps import ShardMaps
 from imagemill.frames.pieces import Pieces
 from imagemill.frames.saved import Frames
 from imagemill.records import DATA
 
 
 class FrameReader:
-    """Reads frames from maps that somebody else opens.
+    """Reads frames from maps that somebody else opens; not for several threads at once.
 
     Args:
         frames: Where the images are.
@@ -27,6 +24,8 @@ class FrameReader:
     def __init__(self, frames: Frames, mapped: Callable[[str], mmap.mmap]) -> None:
         self._frames = frames
         self._mapped = mapped
+        # Of each shard in the batch at hand, its number there.
+        self._number_S = np.zeros(len(frames.shards), np.int32)
 
     def read(self, position: int) -> bytes:
         """The encoded image at a position of the frames.
@@ -44,11 +43,10 @@ class FrameReader:
         """
         frames = self._frames
         shard_B = frames.shard_N[positions_B]
-        shards_S, buffer_B = shard_B[:1], np.zeros(len(shard_B), np.int32)
-        if (shard_B != shards_S).any():
-            shards_S, numbers_B = np.unique(shard_B, return_inverse=True)
-            buffer_B = numbers_B.astype(np.int32)
-        views = [memoryview(self._mapped(frames.shards[shard])) for shard in shards_S.tolist()]
+        shards = list(set(shard_B.tolist()))
+        self._number_S[shards] = np.arange(len(shards))
+        buffer_B = self._number_S[shard_B]
+        views = [memoryview(self._mapped(frames.shards[shard])) for shard in shards]
         offset_B, size_B = frames.offsets_N[positions_B], frames.sizes_N[positions_B]
         length_B = np.array([len(view) for view in views])[buffer_B]
         wrong_B = (offset_B < 0) | (size_B < 0) | (offset_B + size_B > length_B)
@@ -56,28 +54,9 @@ class FrameReader:
             raise self._too_short(int(np.asarray(positions_B)[wrong_B.argmax()]))
         return Pieces(views, buffer_B, offset_B, size_B)
 
-    def read_all(self) -> Iterator[tuple[int, bytes]]:
-        """(position, encoded image) of every frame, in storage order."""
-        for position in self._frames.in_storage_order():
-            yield int(position), self.read(int(position))
-
     def _too_short(self, position: int) -> IntegrityError:
         shard = self._frames.shards[int(self._frames.shard_N[position])]
         return IntegrityError(
             f"{DATA / shard} ends before {self._frames.keys[position]!r}; "
             "make the shards again with `dvc repro --force shard`"
         )
-
-
-class MappedShards(FrameReader):
-    """Reads frames from local shards; each is opened at its first frame."""
-
-    def __init__(self, root: Path, frames: Frames) -> None:
-        self._maps = ShardMaps(root)
-        super().__init__(frames, self._maps.opened)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._maps.clear()

@@ -41,7 +41,3 @@ class ShardMaps:
         if len(self._maps) > _MAX_OPEN:
             self._maps.popitem(last=False)
         return mapped
-
-    def clear(self) -> None:
-        """Let go of all; a map that is still being read from ends with its last reader."""
-        self._maps.clear()

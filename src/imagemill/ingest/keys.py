@@ -17,7 +17,6 @@ ROW_SCHEMA = pa.schema(
     [
         pa.field("order", pa.string(), nullable=False),
         pa.field("origin", pa.string(), nullable=False),
-        pa.field("extension", pa.string(), nullable=False),
         *MANIFEST_SCHEMA,
         SEEN_SCHEMA.field("stamp"),
     ]

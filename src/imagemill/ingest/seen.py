@@ -7,6 +7,7 @@ everything is compared.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from imagemill.errors import IntegrityError
 from imagemill.parquet import SortedReader, read_batches
 from imagemill.sources import Frame, RawReader
+
+State: TypeAlias = tuple[str, int, int, str | None]  # uri, offset, size_bytes, stamp
 
 # In place of a digest until `completed` fills it in.
 _KNOWN = ""
@@ -37,14 +40,16 @@ class Seen:
         self._hashes_N = np.empty(0, np.int64) if rehash else _hashes(path)
         self.num_read = 0
 
-    def digests(self, frames: list[Frame], stamps: list[str | None]) -> list[str]:
+    def digests(self, states: list[State]) -> list[str]:
         """Digests of images as they arrive; "" for those that are known.
 
         Raises:
             SourceError: a file is gone or cannot be read.
         """
-        known_N = self._knows(frames, stamps)
-        unknown = [frame for frame, known in zip(frames, known_N, strict=True) if not known]
+        known_N = self._knows(states)
+        unknown = [
+            Frame(*state[:3]) for state, known in zip(states, known_N, strict=True) if not known
+        ]
         self.num_read += len(unknown)
         taken = self._reader.sha256_many(unknown)
         return [_KNOWN if known else next(taken) for known in known_N]
@@ -59,14 +64,13 @@ class Seen:
             found = earlier.up_to(table["key"][-1].as_py())
             yield self._filled(table if found is None else _with_digests(table, found))
 
-    def _knows(self, frames: list[Frame], stamps: list[str | None]) -> list[bool]:
+    def _knows(self, states: list[State]) -> list[bool]:
         if not len(self._hashes_N):
-            return [False] * len(frames)
-        states = (hash((*frame, stamp)) for frame, stamp in zip(frames, stamps, strict=True))
-        hashes_B = np.fromiter(states, np.int64, len(frames))
+            return [False] * len(states)
+        hashes_B = np.fromiter(map(hash, states), np.int64, len(states))
         at_B = np.searchsorted(self._hashes_N, hashes_B).clip(max=len(self._hashes_N) - 1)
         known: list[bool] = (self._hashes_N[at_B] == hashes_B).tolist()
-        return [k and stamp is not None for k, stamp in zip(known, stamps, strict=True)]
+        return known
 
     def _filled(self, table: pa.Table) -> pa.Table:
         """Read what only seemed known: two states with one hash, or an image with another key."""
@@ -89,8 +93,10 @@ def _hashes(path: Path) -> NDArray[np.int64]:
     parts = [np.empty(0, np.int64)]
     try:
         for batch in read_batches(path, _STATE_COLUMNS):
-            states = zip(*(batch[name].to_pylist() for name in _STATE_COLUMNS), strict=True)
-            parts.append(np.fromiter(map(hash, states), np.int64, batch.num_rows))
+            # A file without a stamp has no state to be recognised by.
+            known = batch.filter(batch["stamp"].is_valid())
+            states = zip(*(known[name].to_pylist() for name in _STATE_COLUMNS), strict=True)
+            parts.append(np.fromiter(map(hash, states), np.int64, known.num_rows))
     except (IntegrityError, KeyError):
         # It is a cache: without it everything is read.
         return np.empty(0, np.int64)

@@ -1,10 +1,11 @@
 """The stage: list the source, take digests of what is new, apply what people decided, write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imagemill.errors import SourceError
 from imagemill.ingest.keys import ROW_SCHEMA, KeyHashes, with_unique_keys
@@ -14,7 +15,7 @@ from imagemill.ingest.summary import SUMMARY, Tally, told
 from imagemill.params import IngestParams
 from imagemill.parquet import SortedRuns, writing
 from imagemill.records import MANIFEST, MANIFEST_SCHEMA, REVIEW, SEEN, SEEN_SCHEMA, STATE
-from imagemill.sources import Frame, RawImage, RawReader, key_and_extension, kind_of, open_source
+from imagemill.sources import RawImage, RawReader, key_and_extension, kind_of, open_source
 
 _CHUNK_IMAGES = 2048
 
@@ -48,9 +49,7 @@ def ingest(
     ):
         seen, keys = Seen(root / SEEN, reader, rehash=rehash), KeyHashes()
         for chunk in _chunks(source.images()):
-            batch = _as_rows(chunk, seen, reader)
-            keys.add(batch["key"].to_pylist())
-            rows.add(batch)
+            rows.add(_as_rows(chunk, keys, seen, reader))
             tally.add(chunk)
         tally.check(params.source)
         in_order = rows.merged() if keys.are_distinct() else with_unique_keys(rows, params.source)
@@ -70,45 +69,50 @@ def _chunks(images: Iterator[RawImage]) -> Iterator[list[RawImage]]:
         yield chunk
 
 
-def _as_rows(chunk: list[RawImage], seen: Seen, reader: RawReader) -> pa.RecordBatch:
-    keys_extensions = [key_and_extension(image.path) for image in chunk]
-    uris = [_utf8(image.uri) for image in chunk]
-    stamps = _stamps(chunk, reader)
-    frames = [Frame(image.uri, image.offset, image.size_bytes) for image in chunk]
+def _as_rows(
+    chunk: list[RawImage], known_keys: KeyHashes, seen: Seen, reader: RawReader
+) -> pa.RecordBatch:
+    paths, uris, offsets, sizes, targets, groups, splits, annotations, listed = zip(
+        *chunk, strict=True
+    )
+    keys, extensions = zip(*map(key_and_extension, paths), strict=True)
+    known_keys.add(keys)
+    key, extension = pa.array(keys, pa.string()), pa.array(extensions, pa.string())
+    origin = pc.binary_join_element_wise(key, extension, "\0")
+    stamps = _stamps(uris, listed, reader)
     columns = {
-        "order": [f"{key}\0{key}\0{extension}" for key, extension in keys_extensions],
-        "origin": [f"{key}\0{extension}" for key, extension in keys_extensions],
-        "extension": [extension for _, extension in keys_extensions],
-        "key": [key for key, _ in keys_extensions],
-        "uri": uris,
-        "offset": [image.offset for image in chunk],
-        "size_bytes": [image.size_bytes for image in chunk],
-        "sha256": seen.digests(frames, stamps),
-        "target": [image.target and _utf8(image.target) for image in chunk],
-        "group": [image.group for image in chunk],
-        "split": [image.split for image in chunk],
-        "annotation": [image.annotation for image in chunk],
+        "order": pc.binary_join_element_wise(key, origin, "\0"),
+        "origin": origin,
+        "extension": extension,
+        "key": key,
+        "uri": _utf8(uris),
+        "offset": offsets,
+        "size_bytes": sizes,
+        "sha256": seen.digests(list(zip(uris, offsets, sizes, stamps, strict=True))),
+        "target": _utf8(targets),
+        "group": groups,
+        "split": splits,
+        "annotation": annotations,
         "review": pa.nulls(len(chunk), pa.string()),
         "stamp": stamps,
     }
     return pa.RecordBatch.from_pydict(columns, schema=ROW_SCHEMA)
 
 
-def _stamps(chunk: list[RawImage], reader: RawReader) -> list[str | None]:
+def _stamps(
+    uris: Sequence[str], listed: Sequence[str | None], reader: RawReader
+) -> Sequence[str | None]:
     """States of the files before they are read: a change while reading shows the next time."""
-    of_shared = {image.uri: reader.stamp(image.uri) for image in _one_a_file(chunk)}
-    return [of_shared[i.uri] if i.stamp is None else i.stamp for i in chunk]
+    if None not in listed:
+        return listed
+    unlisted = dict.fromkeys(uri for uri, stamp in zip(uris, listed, strict=True) if stamp is None)
+    asked = {uri: reader.stamp(uri) for uri in unlisted}
+    return [asked.get(uri) if s is None else s for uri, s in zip(uris, listed, strict=True)]
 
 
-def _one_a_file(chunk: list[RawImage]) -> list[RawImage]:
-    """An image of each file whose state listing did not tell."""
-    return list({image.uri: image for image in chunk if image.stamp is None}.values())
-
-
-def _utf8(name: str) -> str:
+def _utf8(names: Sequence[str | None]) -> pa.Array:
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        shown = name.encode("utf-8", "backslashreplace").decode()
+        return pa.array(names, pa.string())
+    except UnicodeEncodeError as error:
+        shown = error.object.encode("utf-8", "backslashreplace").decode()
         raise SourceError(f"the name {shown} is not UTF-8; rename it") from None
-    return name

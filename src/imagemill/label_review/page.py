@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from imagemill import pages
 from imagemill.label_review.suggestions import Suggestion
 from imagemill.params import Params
 
@@ -67,13 +66,4 @@ def render(params: Params, review: Review | None) -> bytes:
         params: Says how the suggestions were found.
         review: None: the stage is switched off.
     """
-    environment = Environment(
-        loader=PackageLoader("imagemill.label_review", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("page.html")
-    return page.render(params=params, review=review).encode()
+    return pages.render("imagemill.label_review", {}, params=params, review=review)

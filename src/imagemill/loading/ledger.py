@@ -18,6 +18,8 @@ from imagemill.randomness import U64
 Counts = NDArray[np.int32]
 
 _NAMED = 5  # keys in a message
+# So many samples wait to be counted together: the call costs more than counting a batch.
+_NOTED = 1 << 16
 
 
 class Account(NamedTuple):
@@ -30,19 +32,27 @@ class Account(NamedTuple):
 
 
 class Ledger:
-    """Counts how often each sample was consumed in the current epoch, on this rank.
-
-    counts_N: Those counts, int32 [N].
-    """
+    """Counts how often each sample was consumed in the current epoch, on this rank."""
 
     def __init__(self, hashes_N: U64, keys: Sequence[str]) -> None:
         self._hashes_N = hashes_N
         self._keys = keys
-        self.counts_N: Counts = np.zeros(len(hashes_N), dtype=np.int32)
+        self._counts_N: Counts = np.zeros(len(hashes_N), dtype=np.int32)
+        self._noted: list[NDArray[np.intp]] = []
+        self._num_noted = 0
+
+    @property
+    def counts(self) -> Counts:
+        """Those counts, int32 [N]."""
+        self._count()
+        return self._counts_N
 
     def consume(self, positions_B: NDArray[np.intp]) -> None:
-        """These samples went into a step."""
-        np.add.at(self.counts_N, positions_B, 1)
+        """These samples went into a step; the array must not change afterwards."""
+        self._noted.append(positions_B)
+        self._num_noted += len(positions_B)
+        if self._num_noted >= _NOTED:
+            self._count()
 
     def close(self, counts_N: Counts) -> Account:
         """Settle an epoch and start the next one.
@@ -65,7 +75,7 @@ class Ledger:
                 f"{self._named(counts_N == 0)}, {account.duplicate} consumed twice"
                 f"{self._named(counts_N > 1)}; this is a fault of imagemill, please report it"
             )
-        self.counts_N = np.zeros_like(self.counts_N)
+        self._restart(np.zeros_like(counts_N))
         return account
 
     def resume(self, counts_N: Counts, consumed_C: NDArray[np.intp], *, keep: bool) -> None:
@@ -80,7 +90,7 @@ class Ledger:
         Raises:
             TrainingError: the checkpoint consumed other samples than this order has.
         """
-        expected_N = np.zeros_like(self.counts_N)
+        expected_N = np.zeros_like(self._counts_N)
         expected_N[consumed_C] = 1
         if len(counts_N) and not np.array_equal(counts_N, expected_N):
             raise TrainingError(
@@ -89,7 +99,15 @@ class Ledger:
                 "of imagemill); remove .imagemill/train to start again"
             )
         if keep:
-            self.counts_N = expected_N
+            self._restart(expected_N)
+
+    def _count(self) -> None:
+        if self._noted:
+            np.add.at(self._counts_N, np.concatenate(self._noted), 1)
+        self._noted, self._num_noted = [], 0
+
+    def _restart(self, counts_N: Counts) -> None:
+        self._counts_N, self._noted, self._num_noted = counts_N, [], 0
 
     def digest_of(self, counts_N: Counts) -> str:
         """sha256 over the hashes of the keys, each times its count: 64 hex digits."""

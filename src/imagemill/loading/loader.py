@@ -45,13 +45,23 @@ class Loader:
         images: The split.
         plan: Which samples make up each step; `plan_of` makes it.
         augment: Seed and online policy.
+        device: The CUDA device training runs on, if it does: where JPEGs are decoded if
+            `loading.decoder` says so.
     """
 
-    def __init__(self, images: SplitImages, plan: Plan, augment: AugmentParams) -> None:
+    def __init__(
+        self,
+        images: SplitImages,
+        plan: Plan,
+        augment: AugmentParams,
+        *,
+        device: str | None = None,
+    ) -> None:
         self.plan = plan
         self._augment = augment
         self._policy = compile_policy(augment.online, seed=augment.seed, online=True)
-        self._images = _with_crop(images, self._policy.crop)
+        on_device = device if images.loading.decoder == "nvjpeg" else None
+        self._images = _for_training(images, self._policy.crop, on_device)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -85,8 +95,9 @@ class Loader:
             yield Batch(waiting.popleft(), decoder.fetch())
 
     def _decoder(self) -> "_Decoder":
+        images = self._images
         # A batch out of the decoded cache costs less than asking another process for it.
-        if self._images.is_cached or self._images.loading.workers == 0:
+        if images.is_cached or images.device or images.loading.workers == 0:
             return _Here(self._images, self._policy, self.plan.max_rows)
         pool = WorkerPool(self._task(), self._images.describe)
         self._stack.callback(pool.close)
@@ -146,9 +157,11 @@ def plan_of(
     return Plan(Order(images.hashes_N, seed, window), batch_size, share, rows)
 
 
-def _with_crop(images: SplitImages, crop: RandomResizedCrop | None) -> SplitImages:
+def _for_training(
+    images: SplitImages, crop: RandomResizedCrop | None, device: str | None
+) -> SplitImages:
     """The split as training sees it, whoever opened it for what."""
-    if images.crop == crop:
+    if (images.crop, images.device) == (crop, device):
         return images
     return open_split(
         images.root,
@@ -156,6 +169,7 @@ def _with_crop(images: SplitImages, crop: RandomResizedCrop | None) -> SplitImag
         input_shape=images.input_shape,
         loading=images.loading,
         crop=crop,
+        device=device,
     )
 
 

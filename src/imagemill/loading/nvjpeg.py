@@ -13,19 +13,19 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional
 
-from imagemill.decoding import Box, Decoder, centre_box, read_header
+from imagemill.decoding import Box, Decoder, Header, Pixels, centre_box, read_headers
 from imagemill.frames import Pieces
 
 _MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 
 
 class DeviceDecoder:
-    """Decodes batches to a CUDA device.
+    """Decodes batches on a device.
 
     Args:
         input_shape: Channels, height, width.
         resize: A name in decoding.RESIZES.
-        device: Of type cuda.
+        device: A CUDA device; on the CPU torchvision decodes in the same calls, for tests.
     """
 
     def __init__(self, input_shape: Sequence[int], resize: str, device: torch.device) -> None:
@@ -37,23 +37,17 @@ class DeviceDecoder:
     def batch(
         self,
         datas: Pieces,
+        out_BHWC: Pixels,
         *,
         name: Callable[[int], str],
         boxes_B4: NDArray[np.integer] | None = None,
-    ) -> Tensor:
-        """Decode a batch; the arguments are those of `decoding.Decoder.batch`.
+        headers: Sequence[Header] | None = None,
+    ) -> None:
+        """`decoding.Decoder.batch` with the same arguments and errors.
 
-        Returns:
-            uint8 [B, C, H, W] on the device, channels last in memory.
-
-        Raises:
-            IntegrityError: an image cannot be decoded.
+        Pixels come back from the device, since online augmentation works on the CPU.
         """
-        shape = (len(datas), self._channels, self._height, self._width)
-        out_BCHW = torch.empty(
-            shape, dtype=torch.uint8, device=self._device, memory_format=torch.channels_last
-        )
-        headers = [read_header(data) for data in datas]
+        headers = headers or read_headers(datas, name=name)
         here = [
             number
             for number, header in enumerate(headers)
@@ -62,40 +56,55 @@ class DeviceDecoder:
         # Copied, because torch wants memory it may write to.
         encoded = [torch.frombuffer(bytearray(datas[number]), dtype=torch.uint8) for number in here]
         try:
-            decoded = decode_jpeg(encoded, mode=_MODES[self._channels], device=self._device)
+            decoded = self._decoded(encoded)
         except RuntimeError:  # one damaged file spoils the whole call
             here, decoded = [], []
-        for number, pixels_CHW in zip(here, decoded, strict=True):
-            header = headers[number]
-            box = (
-                centre_box(header.upright, (self._height, self._width))
-                if boxes_B4 is None
-                else Box(*boxes_B4[number].tolist())
-            )
-            out_BCHW[number] = functional.resized_crop(
-                pixels_CHW, *box, [self._height, self._width], antialias=self._antialias
-            )
-        self._fill_rest(datas, out_BCHW, set(here), name, boxes_B4)
-        return out_BCHW
+        boxes = [
+            centre_box(headers[number].upright, (self._height, self._width))
+            if boxes_B4 is None
+            else Box(*boxes_B4[number].tolist())
+            for number in here
+        ]
+        if here:
+            out_BHWC[here] = self._resized(decoded, boxes)
+        self._rest(datas, out_BHWC, sorted(set(range(len(datas))) - set(here)), name, boxes_B4)
 
-    def _fill_rest(
+    def _decoded(self, encoded: list[Tensor]) -> list[Tensor]:
+        if not encoded:  # which torchvision refuses
+            return []
+        decoded: list[Tensor] = decode_jpeg(
+            encoded, mode=_MODES[self._channels], device=self._device
+        )
+        return decoded
+
+    def _resized(self, decoded: Sequence[Tensor], boxes: Sequence[Box]) -> Pixels:
+        """Boxes of pictures at the output's size, uint8 [B, H, W, C] on the CPU."""
+        size = [self._height, self._width]
+        images_BCHW = torch.stack(
+            [
+                functional.resized_crop(pixels_CHW, *box, size, antialias=self._antialias)
+                for pixels_CHW, box in zip(decoded, boxes, strict=True)
+            ]
+        )
+        images_BHWC: Pixels = images_BCHW.permute(0, 2, 3, 1).cpu().numpy()
+        return images_BHWC
+
+    def _rest(
         self,
         datas: Pieces,
-        out_BCHW: Tensor,
-        done: set[int],
+        out_BHWC: Pixels,
+        rest: list[int],
         name: Callable[[int], str],
         boxes_B4: NDArray[np.integer] | None,
     ) -> None:
         """What the device did not decode, from the CPU."""
-        rest = [number for number in range(len(datas)) if number not in done]
         if not rest:
             return
-        out_RHWC = np.empty((len(rest), self._height, self._width, self._channels), np.uint8)
+        out_RHWC = np.empty((len(rest), *out_BHWC.shape[1:]), np.uint8)
         self._reference.batch(
             Pieces.of([datas[number] for number in rest]),
             out_RHWC,
             name=lambda position: name(rest[position]),
             boxes_B4=None if boxes_B4 is None else boxes_B4[rest],
         )
-        planes_RCHW = torch.from_numpy(out_RHWC).permute(0, 3, 1, 2)
-        out_BCHW[torch.tensor(rest, device=self._device)] = planes_RCHW.to(self._device)
+        out_BHWC[rest] = out_RHWC

@@ -1,15 +1,15 @@
 """One split as arrays: from the decoded cache where it fits, else decoded on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill.decoding import Decoder, Resize, has_compiled_part, read_header
+from imagemill.decoding import Decoder, Header, Resize, has_compiled_part, read_headers
 from imagemill.errors import IntegrityError
-from imagemill.frames import FrameReader, Frames, read_frames
+from imagemill.frames import FrameReader, Frames, Pieces, read_frames
 from imagemill.loading.decoded_cache import DecodedCache
 from imagemill.loading.digests import Beat
 from imagemill.loading.open_shards import open_shards
@@ -24,6 +24,18 @@ Images = NDArray[np.uint8]
 Positions = NDArray[np.integer]
 
 
+class _Decoder(Protocol):
+    def batch(
+        self,
+        datas: Pieces,
+        out_BHWC: Images,
+        *,
+        name: Callable[[int], str],
+        boxes_B4: NDArray[np.integer] | None,
+        headers: Sequence[Header] | None,
+    ) -> None: ...
+
+
 class _Pixels(Protocol):
     def take(self, positions_B: Positions, *, epoch: int | None, out_BHWC: Images) -> None: ...
 
@@ -31,7 +43,7 @@ class _Pixels(Protocol):
 class SplitImages:
     """The images of a split, sorted by key. `open_split` makes one.
 
-    root, split, loading, crop: Where it was opened, and how.
+    root, split, loading, crop, device: Where it was opened, and how.
     frames: Where the encoded images are.
     shards: What they are read from.
     keys: N keys, made into strings when asked for.
@@ -51,8 +63,10 @@ class SplitImages:
         input_shape: Sequence[int],
         loading: LoadingParams,
         crop: "RandomResizedCrop | None",
+        device: str | None,
     ) -> None:
-        self.root, self.split, self.loading, self.crop = root, split, loading, crop
+        self.root, self.split, self.loading = root, split, loading
+        self.crop = crop
         self.frames, self.shards = frames, shards
         self.keys, self.targets_N, self.hashes_N = frames.keys, frames.targets_N, frames.hashes_N
         channels, height, width = input_shape
@@ -60,7 +74,9 @@ class SplitImages:
         size_bytes = len(frames) * channels * height * width
         # A random box is another one in each epoch: there is nothing to keep.
         self.is_cached = crop is None and size_bytes <= loading.cache_bytes
-        decoded = _OnDemand(self, crop)
+        # What is kept holds the same pixels on any machine.
+        self.device = None if self.is_cached else device
+        decoded = _OnDemand(self)
         self._pixels: _Pixels = decoded
         if self.is_cached:
             self._pixels = DecodedCache.opened(
@@ -112,6 +128,7 @@ def open_split(
     input_shape: Sequence[int],
     loading: LoadingParams,
     crop: "RandomResizedCrop | None" = None,
+    device: str | None = None,
     beat: Beat = lambda: None,
 ) -> SplitImages:
     """Open a split of data/augmented (train: originals and copies) or data/shards (the others).
@@ -122,6 +139,7 @@ def open_split(
         input_shape: Channels, height, width every image is brought to.
         loading: Kernel, size of the cache, and where shards come from.
         crop: Draws the box of each image that is decoded in an epoch.
+        device: Where torchvision decodes JPEGs, such as "cuda:0"; None: on the CPU, as all else.
         beat: Called while work goes on, so that nobody takes it for a hang.
 
     Raises:
@@ -134,32 +152,48 @@ def open_split(
         raise IntegrityError(f"the {split} split in {index} is empty")
     shards = open_shards(root, loading, beat=beat)
     return SplitImages(
-        root, split, frames, shards, input_shape=input_shape, loading=loading, crop=crop
+        root,
+        split,
+        frames,
+        shards,
+        input_shape=input_shape,
+        loading=loading,
+        crop=crop,
+        device=device,
     )
 
 
 class _OnDemand:
     """Decodes what is asked for; nothing is kept."""
 
-    def __init__(self, images: SplitImages, crop: "RandomResizedCrop | None") -> None:
-        self._frames, self._crop = images.frames, crop
+    def __init__(self, images: SplitImages) -> None:
+        self._frames, self._crop = images.frames, images.crop
         self._reader = FrameReader(images.frames, images.shards.mapped)
-        resize = images.loading.resize
-        self._decoder = Decoder(images.input_shape, resize, kernel=_kernel(resize))
+        self._decoder = _decoder(images)
 
     def take(self, positions_B: Positions, *, epoch: int | None, out_BHWC: Images) -> None:
-        datas = self._reader.pieces(positions_B)
-        headers = boxes_B4 = None
-        if self._crop is not None and epoch is not None:
-            headers = [read_header(data) for data in datas]
-            sizes_B2 = np.array([header.upright for header in headers])
-            hashes_B = self._frames.hashes_N[positions_B]
-            boxes_B4 = self._crop.boxes(sizes_B2[:, 0], sizes_B2[:, 1], hashes_B, epoch=epoch)
-
         def name(number: int) -> str:
             return self._frames.keys[int(positions_B[number])]
 
+        datas = self._reader.pieces(positions_B)
+        headers = boxes_B4 = None
+        if self._crop is not None and epoch is not None:
+            headers = read_headers(datas, name=name)
+            sizes_B2 = np.array([header.upright for header in headers])
+            hashes_B = self._frames.hashes_N[positions_B]
+            boxes_B4 = self._crop.boxes(sizes_B2[:, 0], sizes_B2[:, 1], hashes_B, epoch=epoch)
         self._decoder.batch(datas, out_BHWC, name=name, boxes_B4=boxes_B4, headers=headers)
+
+
+def _decoder(images: SplitImages) -> _Decoder:
+    resize = images.loading.resize
+    if images.device is None:
+        return Decoder(images.input_shape, resize, kernel=_kernel(resize))
+    import torch
+
+    from imagemill.loading.nvjpeg import DeviceDecoder
+
+    return DeviceDecoder(images.input_shape, resize, torch.device(images.device))
 
 
 def _kernel(resize: str) -> Resize | None:

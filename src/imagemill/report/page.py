@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from imagemill import records
+from imagemill import pages, records
 from imagemill.params import Params
 from imagemill.records import write_bytes
-from imagemill.report.contents import Contents, gather
+from imagemill.report.contents import gather
 from imagemill.table import readable_size
 
 PAGE = records.REPORTS / "index.html"
@@ -26,30 +24,9 @@ def report(root: Path, params: Params, *, log: Callable[[str], None]) -> None:
         IntegrityError: a file of an earlier stage is missing or damaged.
         DiskError: reports/ cannot be written.
     """
-    page = render(gather(root, params)).encode()
+    page = pages.render("imagemill.report", _FILTERS, page=gather(root, params))
     write_bytes(root / PAGE, page)
     log(f"report: {PAGE}, {readable_size(len(page))}, opens in any browser without a network")
-
-
-def render(contents: Contents) -> str:
-    """The page as HTML; every text from outside is escaped."""
-    environment = Environment(
-        loader=PackageLoader("imagemill.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "size": readable_size,
-        "count": count,
-        "decimals": decimals,
-        "digest": short_digest,
-        "extent": extent,
-    }
-    return environment.get_template("page.html").render(page=contents)
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -77,3 +54,13 @@ def extent(pixels: dict[str, int]) -> str:
     if pixels["min"] == pixels["max"]:
         return str(pixels["min"])
     return f"{pixels['min']} to {pixels['max']} (median {pixels['median']})"
+
+
+_FILTERS: dict[str, Callable[..., str]] = {
+    "percent": percent,
+    "size": readable_size,
+    "count": count,
+    "decimals": decimals,
+    "digest": short_digest,
+    "extent": extent,
+}

@@ -1,18 +1,13 @@
-"""One shard to be written: what goes to whoever writes it, in whichever process."""
+"""One shard to be written, and what comes of it: plain values for any process of any machine.
+
+Whoever writes shards imports this and little else: a process is up before it has cost more than
+the shard it writes.
+"""
 
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from imagemill.records import INDEX_SCHEMA
-
-# While rows are on their way, columns that repeat are plain.
-PLAIN_INDEX = pa.schema(
-    [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in INDEX_SCHEMA
-    ]
-)
 # All that writing a shard needs to know of an image.
 JOB_SCHEMA = pa.schema(
     [
@@ -27,10 +22,21 @@ JOB_SCHEMA = pa.schema(
         pa.field("stamp", pa.string()),
     ]
 )
+# What is known of an image once it is packed: columns of the index.
+PACKED_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("target", pa.int32()),
+        pa.field("raw_sha256", pa.string()),
+    ]
+)
 
 
 class ShardJob(NamedTuple):
-    """One shard to be written. Plain values: it can go to any process of any machine."""
+    """One shard to be written."""
 
     root: str  # the project's
     rows: str  # an Arrow file of `JOB_SCHEMA`, in the order of packing
@@ -38,6 +44,16 @@ class ShardJob(NamedTuple):
     target: str  # the file to write
     max_side: int | None
     strip_metadata: bool
+    whole_files: bool = False  # whether each image is known to be all of a file on disk
+
+
+class WrittenShard(NamedTuple):
+    """What came of a job, as the manifest of shards will tell it."""
+
+    sha256: str
+    num_samples: int
+    size_bytes: int
+    annotations: str | None  # digest of those it holds; None: it holds none
 
 
 def split_of(path: str) -> str:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imagemill.params import ShardParams
 from imagemill.parquet import Rows
 from imagemill.shard.job import JOB_SCHEMA, ShardJob
 from imagemill.shard.plan import Plan, number_of, shard_path
+from imagemill.sources.entries import IMAGE_EXTENSIONS
 
 # What a job needs to know of images, in the order of packing, and the place each is to go to.
 ROW_SCHEMA = pa.schema(
@@ -23,6 +25,8 @@ ROW_SCHEMA = pa.schema(
         *JOB_SCHEMA,
     ]
 )
+# No scheme, and no archive or table that would have to be known to find an image in it.
+_FILE_OF_ITS_OWN = rf"(?i)^[^:]*\.({'|'.join(sorted(IMAGE_EXTENSIONS))})$"
 
 
 class _Piece(NamedTuple):
@@ -58,8 +62,10 @@ def cut(rows: Iterable[pa.Table], packing: Packing) -> Iterator[ShardJob]:
     for number, (path, parts) in enumerate(_by_path(pieces)):
         file = folder / f"{number:06d}.arrow"
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, JOB_SCHEMA) as out:
+            whole_files = True
             for part in parts:
                 out.write(part.select(JOB_SCHEMA.names))
+                whole_files = whole_files and _are_whole_files(part)
         target = packing.data / path
         target.parent.mkdir(parents=True, exist_ok=True)
         yield ShardJob(
@@ -69,7 +75,14 @@ def cut(rows: Iterable[pa.Table], packing: Packing) -> Iterator[ShardJob]:
             target=str(target),
             max_side=packing.params.max_side,
             strip_metadata=packing.params.strip_metadata,
+            whole_files=whole_files,
         )
+
+
+def _are_whole_files(rows: Rows) -> bool:
+    alone = pc.match_substring_regex(rows["uri"], _FILE_OF_ITS_OWN)
+    found: bool = pc.all(pc.and_(alone, pc.equal(rows["offset"], 0))).as_py()
+    return found
 
 
 def _by_path(pieces: Iterator[_Piece]) -> Iterator[tuple[str, Iterator[pa.Table]]]:

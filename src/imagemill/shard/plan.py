@@ -13,12 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imagemill.parquet import SortedReader, read_batches
-from imagemill.records import SHARD_INDEX, ShardManifest
+from imagemill.records import INDEX_SCHEMA, SHARD_INDEX, ShardManifest
 from imagemill.shard.annotations import AnnotationDigest
-from imagemill.shard.job import PLAIN_INDEX, split_of
+from imagemill.shard.job import split_of
 from imagemill.shard.seen import with_stamps
 from imagemill.shard.survey import images_to_pack
 
+# While rows are on their way, columns that repeat are plain.
+PLAIN_INDEX = pa.schema(
+    [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in INDEX_SCHEMA
+    ]
+)
 _COLUMNS = ["key", "uri", "offset", "size_bytes", "sha256", "target", "annotation"]
 # Stands for a shard that has no name yet, and sorts behind all that have one.
 _UNNAMED = "~"

@@ -33,11 +33,12 @@ from imagemill.records import (
     SplitSize,
     sha256_of_file,
 )
-from imagemill.shard.job import PLAIN_INDEX, split_of
+from imagemill.shard.job import ShardJob, split_of
 from imagemill.shard.jobs import ROW_SCHEMA, Packing, cut
 from imagemill.shard.metadata import BARE_FORMATS, STRIPPERS
 from imagemill.shard.plan import (
     FROM_SCRATCH,
+    PLAIN_INDEX,
     Comparison,
     Plan,
     carried_on,
@@ -165,17 +166,22 @@ def _pack(
             size_bytes += pc.sum(table["size_bytes"]).as_py()
         changed = packing.params.max_side is not None
         count = workers or worthwhile_workers(num_images, size_bytes, changed=changed)
-        for job, entry in write_all(cut(rows.merged(), packing), workers=count):
-            _collect(packed_rows(job), index)
+        for job, shard in write_all(cut(rows.merged(), packing), workers=count):
+            _collect(job, index)
             Path(job.rows).unlink()
-            written.append(entry)
+            written.append(ShardEntry(path=job.path, **shard._asdict()))
         return written, _write_index(packing, classes, index)
 
 
-def _collect(packed: Path, index: SortedRuns) -> None:
+def _collect(job: ShardJob, index: SortedRuns) -> None:
+    """Take a shard's rows into the index."""
+    packed = packed_rows(job)
     with pa.OSFile(str(packed)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
-            index.add(batch)
+            columns = {name: batch[name] for name in batch.schema.names}
+            columns["split"] = pa.repeat(split_of(job.path), batch.num_rows)
+            columns["shard"] = pa.repeat(job.path, batch.num_rows)
+            index.add(pa.RecordBatch.from_pydict(columns, schema=PLAIN_INDEX))
     packed.unlink()
 
 

@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
     form: str
 
 
-Transform = Callable[[Encoded], Encoded]
+Transform = Callable[[bytes, str], Encoded]
 
 
 def transformer(*, max_side: int | None, strip_metadata: bool) -> Transform | None:
@@ -34,7 +34,8 @@ def transformer(*, max_side: int | None, strip_metadata: bool) -> Transform | No
     if max_side is None and not strip_metadata:
         return None
 
-    def transform(image: Encoded) -> Encoded:
+    def transform(content: bytes, form: str) -> Encoded:
+        image = Encoded(content, form)
         small = None if max_side is None else shrunk(image, max_side)
         if small is not None:
             return small

@@ -1,6 +1,6 @@
 """`python -m imagemill.shard.worker`: writes a shard for each line on standard input.
 
-A line is a `ShardJob` as JSON, the answer a line too: the shard's entry, or a user's error by its
+A line is a `ShardJob` as JSON, the answer a line too: a `WrittenShard`, or a user's error by its
 name. When the one who asks is gone there are no more lines, and the process ends.
 """
 
@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-from importlib.abc import MetaPathFinder
 
 from imagemill.errors import DiskError, UserError
 from imagemill.shard.job import ShardJob
@@ -28,7 +27,7 @@ def main() -> None:
         answers.flush()
 
 
-class _WithoutPandas(MetaPathFinder):
+class _WithoutPandas:
     """Arrow imports pandas, if it can, to see whether a list is a series: 50 MB for nothing."""
 
     def find_spec(self, fullname: str, *_: object) -> None:
@@ -38,9 +37,9 @@ class _WithoutPandas(MetaPathFinder):
 
 
 def answer(job: ShardJob) -> dict[str, object]:
-    """The shard's entry, or what was wrong."""
+    """What came of a job, or what was wrong."""
     try:
-        return write_shard(job).model_dump(mode="json")
+        return write_shard(job)._asdict()
     except UserError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except OSError as error:

@@ -13,11 +13,10 @@ from typing import Self
 
 from imagemill import errors
 from imagemill.errors import DiskError, UserError
-from imagemill.records import ShardEntry
-from imagemill.shard.job import ShardJob
+from imagemill.shard.job import ShardJob, WrittenShard
 from imagemill.shard.write import write_shard
 
-Written = tuple[ShardJob, ShardEntry]
+Written = tuple[ShardJob, WrittenShard]
 
 # What one process does in a second, roughly: less work than `_WORTH_SECONDS` is done before
 # processes are up.
@@ -72,11 +71,11 @@ def written_by_processes(jobs: Iterable[ShardJob], workers: int) -> Iterator[Wri
 def _in_order(
     jobs: Iterable[ShardJob],
     threads: ThreadPoolExecutor,
-    write: Callable[[ShardJob], ShardEntry],
+    write: Callable[[ShardJob], WrittenShard],
     *,
     ahead: int,
 ) -> Iterator[Written]:
-    pending: deque[tuple[ShardJob, Future[ShardEntry]]] = deque()
+    pending: deque[tuple[ShardJob, Future[WrittenShard]]] = deque()
     try:
         for job in jobs:
             pending.append((job, threads.submit(write, job)))
@@ -90,7 +89,7 @@ def _in_order(
             future.cancel()
 
 
-def _on_any(idle: "SimpleQueue[_Worker]", job: ShardJob) -> ShardEntry:
+def _on_any(idle: "SimpleQueue[_Worker]", job: ShardJob) -> WrittenShard:
     worker = idle.get()
     try:
         return worker.write(job)
@@ -115,7 +114,7 @@ class _Worker:
         self._process.kill()
         self._process.communicate()
 
-    def write(self, job: ShardJob) -> ShardEntry:
+    def write(self, job: ShardJob) -> WrittenShard:
         """What `write_shard` gives or raises, done there."""
         answer = self._answer(json.dumps(job).encode() + b"\n")
         if not answer:
@@ -127,7 +126,7 @@ class _Worker:
         if "error" in said:
             fault: type[UserError] = getattr(errors, said["error"])
             raise fault(said["message"])
-        return ShardEntry.model_validate(said)
+        return WrittenShard(**said)
 
     def _answer(self, question: bytes) -> bytes:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -4,18 +4,20 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from imagemill.errors import IntegrityError
-from imagemill.records import ShardEntry
 from imagemill.shard.annotations import AnnotationDigest
-from imagemill.shard.job import PLAIN_INDEX, ShardJob, split_of
-from imagemill.shard.raw import RawImages
-from imagemill.shard.transform import Encoded, Transform, transformer
+from imagemill.shard.job import PACKED_SCHEMA, ShardJob, WrittenShard
+from imagemill.shard.raw_files import RawFiles
 from imagemill.tars import TarWriter, filling, headers, member
 from imagemill.tasks import TASKS
+
+if TYPE_CHECKING:
+    from imagemill.shard.raw import RawImages
+    from imagemill.shard.transform import Transform
 
 _TASK = TASKS["classification"]
 # Where Pillow's name of a format is not what its files are called.
@@ -25,18 +27,18 @@ _BATCH_ROWS = 1024
 
 
 def packed_rows(job: ShardJob) -> Path:
-    """Where `write_shard` leaves the shard's part of the index, an Arrow file of `PLAIN_INDEX`."""
+    """Where `write_shard` leaves its rows of the index, an Arrow file of `PACKED_SCHEMA`."""
     return Path(job.rows).with_suffix(".packed")
 
 
-def write_shard(job: ShardJob) -> ShardEntry:
+def write_shard(job: ShardJob) -> WrittenShard:
     """Write one shard and its part of the index.
 
     Args:
         job: What to write, and where. Nothing else is read but the raw images it names.
 
     Returns:
-        The shard's entry in the manifest; the file is complete and synced.
+        What the manifest tells of the shard; the file is complete and synced.
 
     Raises:
         IntegrityError: raw bytes are not those `ingest` read, or cannot be shrunk or stripped.
@@ -44,22 +46,40 @@ def write_shard(job: ShardJob) -> ShardEntry:
     """
     with (
         Path(job.target).open("wb", buffering=0) as stream,
-        RawImages(Path(job.root)) as raw,
+        _raw_images(job) as raw,
         pa.OSFile(str(packed_rows(job)), "wb") as sink,
-        pa.ipc.new_stream(sink, PLAIN_INDEX) as index,
+        pa.ipc.new_stream(sink, PACKED_SCHEMA) as index,
     ):
         packer = _Packer(TarWriter(stream), raw, job)
         for rows in _batches(job):
             index.write(packer.pack(rows))
         sha256 = packer.tar.close()
         os.fsync(stream.fileno())
-    return ShardEntry(
-        path=job.path,
+    return WrittenShard(
         sha256=sha256,
         num_samples=packer.num_samples,
         size_bytes=packer.tar.size_bytes,
         annotations=packer.annotations.hexdigest(),
     )
+
+
+# Imported by those who need them: sources and Pillow take as long as a hundred megabytes do.
+
+
+def _raw_images(job: ShardJob) -> "RawFiles | RawImages":
+    if job.whole_files:
+        return RawFiles(Path(job.root))
+    from imagemill.shard.raw import RawImages
+
+    return RawImages(Path(job.root))
+
+
+def _transform(job: ShardJob) -> "Transform | None":
+    if job.max_side is None and not job.strip_metadata:
+        return None
+    from imagemill.shard.transform import transformer
+
+    return transformer(max_side=job.max_side, strip_metadata=job.strip_metadata)
 
 
 def _batches(job: ShardJob) -> Iterator[pa.RecordBatch]:
@@ -73,13 +93,12 @@ def _batches(job: ShardJob) -> Iterator[pa.RecordBatch]:
 class _Packer:
     """Appends samples to one tar: the image, then its target and its annotation if it has one."""
 
-    def __init__(self, tar: TarWriter, raw: RawImages, job: ShardJob) -> None:
+    def __init__(self, tar: TarWriter, raw: "RawFiles | RawImages", job: ShardJob) -> None:
         self.tar = tar
         self.num_samples = 0
         self.annotations = AnnotationDigest()
         self._raw = raw
-        self._job = job
-        self._transform = transformer(max_side=job.max_side, strip_metadata=job.strip_metadata)
+        self._transform = _transform(job)
 
     def pack(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Append images and return their rows of the index."""
@@ -97,10 +116,10 @@ class _Packer:
         offsets = self.tar.add_many(headers(names, sizes), contents, followers)
         packed = {name: rows[name] for name in ("size_bytes", "sha256")}
         packed |= {"offset": offsets, "raw_sha256": pa.nulls(len(offsets), pa.string())}
-        return _index_rows(self._job.path, rows, packed)
+        return _packed_rows(rows, packed)
 
     def _pack_changed(
-        self, rows: pa.RecordBatch, followers: list[bytes], transform: Transform
+        self, rows: pa.RecordBatch, followers: list[bytes], transform: "Transform"
     ) -> pa.RecordBatch:
         packed: dict[str, Any] = {
             name: [] for name in ("offset", "size_bytes", "sha256", "raw_sha256")
@@ -111,7 +130,7 @@ class _Packer:
             keys, digests, self._raw.contents(rows), forms, followers, strict=True
         ):
             try:
-                content, form_now = transform(Encoded(raw, form))
+                content, form_now = transform(raw, form)
             except IntegrityError as error:
                 raise IntegrityError(f"image {key!r} {error}") from None
             head = headers([f"{key}.{_extension(form_now)}"], [len(content)])
@@ -120,7 +139,7 @@ class _Packer:
             packed["size_bytes"].append(len(content))
             packed["sha256"].append(sha256 if same else hashlib.sha256(content).hexdigest())
             packed["raw_sha256"].append(None if same else sha256)
-        return _index_rows(self._job.path, rows, packed)
+        return _packed_rows(rows, packed)
 
     def _followers(self, rows: pa.RecordBatch) -> list[bytes]:
         """What stands behind each image: its target and its annotation as members."""
@@ -150,13 +169,8 @@ def _extension(form: str) -> str:
     return _EXTENSIONS.get(form) or form.lower()
 
 
-def _index_rows(path: str, rows: pa.RecordBatch, packed: dict[str, Any]) -> pa.RecordBatch:
-    columns = packed | {
-        "key": rows["key"],
-        "split": [split_of(path)] * rows.num_rows,
-        "shard": [path] * rows.num_rows,
-        "target": rows["class_id"],
-    }
+def _packed_rows(rows: pa.RecordBatch, packed: dict[str, Any]) -> pa.RecordBatch:
+    columns = packed | {"key": rows["key"], "target": rows["class_id"]}
     return pa.RecordBatch.from_pydict(
-        {name: columns[name] for name in PLAIN_INDEX.names}, schema=PLAIN_INDEX
+        {name: columns[name] for name in PACKED_SCHEMA.names}, schema=PACKED_SCHEMA
     )

@@ -4,21 +4,18 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.errors import SourceError
-from imagemill.sources import pixels, plain_tars
-from imagemill.sources.entries import FileStat, RawImage, Volume
+from imagemill.sources.entries import Volume
 from imagemill.sources.idx import named
 from imagemill.sources.pickles import read_plain
-from imagemill.sources.trees import Tree, content_of, levels, open_tree
+from imagemill.sources.pixels import PixelSet, tar_bytes
+from imagemill.sources.trees import Tree, content_of, levels
 
-PREFIX = "cifar:"
 _SIDE = 32
 _IMAGE_BYTES = 3 * _SIDE * _SIDE
 # A whole CIFAR-100 is one batch: 50,000 images.
@@ -47,35 +44,29 @@ LAYOUTS = (
 )
 
 
-class Cifar:
+class Cifar(PixelSet):
     """Colour images of 32x32 pixels, train and test given."""
 
-    def __init__(self, root: Path, uri: str) -> None:
-        self._root = root
-        self._uri = uri
-        self._tree = open_tree(root, uri)
-
-    def images(self) -> Iterator[RawImage]:
-        """All images."""
-        tar = plain_tar(self._root, self._uri)
-        yield from pixels.labelled_members(tar, PREFIX + self._uri, self._labels())
-
-    def stats(self) -> Iterator[FileStat]:
-        """The folder's files, or the archive."""
-        return self._tree.stats()
+    prefix = "cifar:"
 
     def volume(self) -> Volume:
         """From the sizes of the files; a packed archive holds less than it says."""
         size_bytes = self._tree.volume().content_bytes
         num_images = size_bytes // _IMAGE_BYTES
-        tar_bytes = pixels.tar_bytes(num_images, _IMAGE_BYTES + _SIDE)
-        return Volume(num_images, tar_bytes, tar_bytes)
+        needed = tar_bytes(num_images, _IMAGE_BYTES + _SIDE)
+        return Volume(num_images, needed, needed)
 
-    def remarks(self) -> list[str]:
-        """Nothing."""
-        return []
+    def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Batch after batch."""
+        folder, layout = _found(self._tree)
+        for batch, _ in _batches(self._tree, folder, layout):
+            levels_NP, _ = _content(self._tree, folder + batch, layout)
+            for index, levels_P in enumerate(levels_NP):
+                levels_HWC = levels_P.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+                yield f"{batch.removesuffix('.bin')}/{index:05d}.png", levels_HWC
 
-    def _labels(self) -> Iterator[tuple[str, str]]:
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """By the batches' labels and names."""
         folder, layout = _found(self._tree)
         names = _class_names(self._tree, folder, layout)
         for batch, split in _batches(self._tree, folder, layout):
@@ -86,37 +77,6 @@ class Cifar:
 def is_cifar(names: Iterable[str]) -> bool:
     """Whether files of these names are CIFAR batches."""
     return _layout_of(names) is not None
-
-
-def plain_tar(root: Path, uri: str) -> Path:
-    """The tar of PNGs, made again when it is missing.
-
-    Raises:
-        SourceError: a batch is damaged, cut short, or not what it should be.
-    """
-    tree = open_tree(root, uri)
-    stats = list(tree.stats())
-    return plain_tars.made(
-        root,
-        place=f"cifar {(root / uri).resolve() if '://' not in uri else uri}",
-        state=repr(stats),
-        write=partial(
-            _write, tree=tree, packed_bytes=sum(found.size_bytes for found in stats), where=uri
-        ),
-    )
-
-
-def _write(path: Path, *, tree: Tree, packed_bytes: int, where: str) -> None:
-    pixels.write_tar(path, _pictures(tree), packed_bytes=packed_bytes, where=where)
-
-
-def _pictures(tree: Tree) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    folder, layout = _found(tree)
-    for batch, _ in _batches(tree, folder, layout):
-        levels_NP, _ = _content(tree, folder + batch, layout)
-        for index, levels_P in enumerate(levels_NP):
-            levels_HWC = levels_P.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
-            yield f"{batch.removesuffix('.bin')}/{index:05d}.png", levels_HWC
 
 
 def _layout_of(names: Iterable[str]) -> _Layout | None:

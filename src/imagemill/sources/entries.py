@@ -11,6 +11,8 @@ IMAGE_EXTENSIONS = frozenset(
 )
 
 _KEY_SAFE = re.compile(r"[A-Za-z0-9_/-]*")
+# What nearly all paths look like: one dot, and nothing to be encoded.
+_SAFE_PATH = re.compile(r"/*([A-Za-z0-9_-][A-Za-z0-9_/-]*(?<!/))\.([A-Za-z0-9_-]*)")
 _KEY_UNSAFE = re.compile(rb"[^A-Za-z0-9_/-]")
 
 
@@ -97,6 +99,11 @@ def is_image_name(path: str) -> bool:
     return bool(dot) and extension.lower() in IMAGE_EXTENSIONS
 
 
+def is_own_file(uri: str, offset: int) -> bool:
+    """Whether an image is a file on disk by itself: opening its uri below the root is enough."""
+    return offset == 0 and ":" not in uri and is_image_name(uri)
+
+
 def is_hidden(path: str) -> bool:
     """Whether a file or one of its folders is none of the user's own making (.git, ._x.jpg)."""
     return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
@@ -120,6 +127,9 @@ def key_and_extension(path: str) -> tuple[str, str]:
 
     Dots are encoded too, since WebDataset splits names at the first one.
     """
+    safe = _SAFE_PATH.fullmatch(path)
+    if safe:
+        return safe[1], safe[2]
     folder, slash, name = path.lstrip("/").rpartition("/")
     stem, _, extension = name.rpartition(".")
     if not stem:

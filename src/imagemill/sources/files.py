@@ -1,12 +1,12 @@
 """One file of a source, on disk or at an address, behind the same calls."""
 
-import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from imagemill.errors import SourceError
 from imagemill.sources import remote
 from imagemill.sources.entries import FileStat
+from imagemill.stamps import stamp_of
 
 
 class RawFile(NamedTuple):
@@ -84,11 +84,6 @@ def file_on_disk(path: Path, uri: str) -> RawFile:
     except OSError as error:
         raise SourceError(f"cannot read {uri}: {error.strerror}") from None
     return RawFile(uri, path, status.st_size, status.st_mtime_ns, stamp_of(status))
-
-
-def stamp_of(status: os.stat_result) -> str:
-    """The state of a file on disk: whatever rewrites or replaces it changes this."""
-    return f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
 
 
 def exists(root: Path, uri: str) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from imagemill.errors import SourceError
-from imagemill.sources.entries import Entry, FileStat, Volume, counted, is_hidden
-from imagemill.sources.files import file_on_disk, stamp_of
+from imagemill.sources.entries import Entry, FileStat, Volume, counted, is_hidden, is_image_name
+from imagemill.sources.files import file_on_disk
+from imagemill.stamps import stamp_of
 
 
 class FolderTree:
@@ -24,7 +25,7 @@ class FolderTree:
         return (entry for entry, _ in _walk(str(self._path), "", (), in_order=False))
 
     def outline(self) -> Iterator[Entry]:
-        """Everything that is not hidden, without its sizes."""
+        """Everything that is not hidden without its sizes; of a folder's images one is enough."""
         return _outline(str(self._path), "", ())
 
     def names(self, folder: str) -> list[str]:
@@ -73,16 +74,21 @@ _Identity = tuple[int, int]  # device and inode
 
 def _outline(folder: str, prefix: str, parents: tuple[_Identity, ...]) -> Iterator[Entry]:
     """Everything below a folder by its kind, which listing tells: only folders are asked."""
+    has_image = False
     for item in _items(folder, in_order=False):
-        path = prefix + item.name
-        if not _is_folder(item):
-            yield Entry(path, "file" if item.is_file() else "other", 0, 0)
-            continue
-        status = item.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity not in parents:
-            yield Entry(path, "folder", 0, 0)
-            yield from _outline(item.path, f"{path}/", (*parents, identity))
+        if _is_folder(item):
+            status = item.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity not in parents:
+                yield Entry(prefix + item.name, "folder", 0, 0)
+                yield from _outline(item.path, f"{prefix}{item.name}/", (*parents, identity))
+        elif not item.is_file():
+            yield Entry(prefix + item.name, "other", 0, 0)
+        elif not is_image_name(item.name):
+            yield Entry(prefix + item.name, "file", 0, 0)
+        elif not has_image:
+            has_image = True
+            yield Entry(prefix + item.name, "file", 0, 0)
 
 
 def _walk(
@@ -107,8 +113,9 @@ def _items(folder: str, *, in_order: bool) -> Iterator[os.DirEntry[str]]:
     """What lies in a folder; a list of it only where order matters."""
     try:
         with os.scandir(folder) as found:
-            items = (item for item in found if not is_hidden(item.name))
-            yield from sorted(items, key=lambda item: item.name) if in_order else items
+            for item in sorted(found, key=lambda item: item.name) if in_order else found:
+                if not is_hidden(item.name):
+                    yield item
     except OSError as error:
         raise SourceError(f"cannot read folder {folder}: {error.strerror}") from None
 

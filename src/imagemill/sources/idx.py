@@ -8,19 +8,16 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import partial
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.errors import SourceError
-from imagemill.sources import pixels, plain_tars
-from imagemill.sources.entries import Entry, FileStat, RawImage, Volume
-from imagemill.sources.trees import Tree, content_of, levels, open_tree
+from imagemill.sources.entries import Entry, Volume
+from imagemill.sources.pixels import PixelSet, tar_bytes
+from imagemill.sources.trees import Tree, content_of, levels
 
-PREFIX = "idx:"
 CLASS_NAMES = "classes.txt"
 _SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 _IMAGES = re.compile(
@@ -40,38 +37,29 @@ class _Pair(NamedTuple):
     labels: Entry
 
 
-class Idx:
+class Idx(PixelSet):
     """Grey images and labels of a train and, if there is one, a test set."""
 
-    def __init__(self, root: Path, uri: str) -> None:
-        self._root = root
-        self._uri = uri
-        self._tree = open_tree(root, uri)
-
-    def images(self) -> Iterator[RawImage]:
-        """All images; the class is the label's number, or its line in `classes.txt`."""
-        tar = plain_tar(self._root, self._uri)
-        yield from pixels.labelled_members(tar, PREFIX + self._uri, self._labels())
-
-    def stats(self) -> Iterator[FileStat]:
-        """The folder's files, or the archive."""
-        return self._tree.stats()
+    prefix = "idx:"
 
     def volume(self) -> Volume:
         """As the headers say."""
-        num_images = tar_bytes = 0
+        num_images = needed = 0
         for pair in _pairs(self._tree):
             with _opened(self._tree, pair.images) as stream:
                 count, height, width = _header(stream, _IMAGES_MAGIC, pair.images)
             num_images += count
-            tar_bytes += pixels.tar_bytes(count, height * (width + 1))
-        return Volume(num_images, tar_bytes, tar_bytes)
+            needed += tar_bytes(count, height * (width + 1))
+        return Volume(num_images, needed, needed)
 
-    def remarks(self) -> list[str]:
-        """Nothing."""
-        return []
+    def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Train first."""
+        for pair in _pairs(self._tree):
+            for index, levels_HW in enumerate(_levels(self._tree, pair.images)):
+                yield f"{_SPLITS[pair.split]}/{index:06d}.png", levels_HW
 
-    def _labels(self) -> Iterator[tuple[str, str]]:
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """The class is the label's number, or its line in `classes.txt`."""
         names = class_names(self._tree, _folder(self._tree))
         for pair in _pairs(self._tree):
             split = _SPLITS[pair.split]
@@ -82,24 +70,6 @@ class Idx:
 def is_idx(names: Iterable[str]) -> bool:
     """Whether files of these names are IDX images."""
     return any(_IMAGES.fullmatch(name) for name in names)
-
-
-def plain_tar(root: Path, uri: str) -> Path:
-    """The tar of PNGs, made again when it is missing.
-
-    Raises:
-        SourceError: a file is missing, cut short, or no IDX file.
-    """
-    tree = open_tree(root, uri)
-    stats = list(tree.stats())
-    return plain_tars.made(
-        root,
-        place=f"idx {(root / uri).resolve() if '://' not in uri else uri}",
-        state=repr(stats),
-        write=partial(
-            _write, tree=tree, packed_bytes=sum(found.size_bytes for found in stats), where=uri
-        ),
-    )
 
 
 def class_names(tree: Tree, folder: str) -> list[str] | None:
@@ -119,16 +89,6 @@ def named(names: list[str] | None, label: int, *, where: str) -> str:
     if not 0 <= label < len(names):
         raise SourceError(f"{where} has the label {label}, but only {len(names)} classes are named")
     return names[label]
-
-
-def _write(path: Path, *, tree: Tree, packed_bytes: int, where: str) -> None:
-    pixels.write_tar(path, _pictures(tree), packed_bytes=packed_bytes, where=where)
-
-
-def _pictures(tree: Tree) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    for pair in _pairs(tree):
-        for index, levels_HW in enumerate(_levels(tree, pair.images)):
-            yield f"{_SPLITS[pair.split]}/{index:06d}.png", levels_HW
 
 
 def _folder(tree: Tree) -> str:

@@ -43,32 +43,28 @@ def labelled(tree: Tree) -> Iterator[RawImage]:
         SourceError: no images, an empty class folder, folders that contradict one another.
     """
     layout = _understood(tree.outline(), tree.uri)
+    last, split, target = "", None, None
     for entry in tree.entries():
         if entry.kind == "file" and is_image_name(entry.path):
             path = entry.path[len(layout.top) :]
-            split, target = _placed(path, layout)
-            yield RawImage(
-                path,
-                tree.uri_of(entry),
-                entry.offset,
-                entry.size_bytes,
-                target,
-                group=None,
-                split=split,
-                stamp=entry.stamp,
-            )
+            folder = path.rpartition("/")[0]
+            if folder != last:
+                last, (split, target) = folder, _placed(folder, layout)
+            _, _, offset, size_bytes, stamp = entry
+            uri = tree.uri_of(entry)
+            yield RawImage(path, uri, offset, size_bytes, target, None, split, None, stamp)
 
 
-def _placed(path: str, layout: Layout) -> tuple[str | None, str | None]:
-    """Split and class of an image."""
-    first, *below = path.split("/")
-    if not below:
+def _placed(folder: str, layout: Layout) -> tuple[str | None, str | None]:
+    """Split and class of the images in a folder."""
+    first, _, below = folder.partition("/")
+    if not folder:
         return None, None
     if first == UNLABELLED:
         return UNLABELLED, None
     if not layout.given_splits:
         return None, first
-    return SPLIT_OF_FOLDER[first], below[0] if len(below) > 1 else None
+    return SPLIT_OF_FOLDER[first], below.partition("/")[0] or None
 
 
 def _understood(entries: Iterable[Entry], where: str) -> Layout:

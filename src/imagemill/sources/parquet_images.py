@@ -139,19 +139,19 @@ def _write(file: RawFile, target: Path) -> None:
                     + (f", only the path {path}; list such files in a CSV" if path else "")
                 )
             plain_tars.refuse_bomb(writer.size_bytes + len(content), limit, file.uri)
-            writer.add(f"{number:08d}.{_extension(content, path)}", content)
+            writer.add(f"{number:08d}{_suffix(content, path)}", content)
         writer.close()
 
 
-def _extension(content: bytes, path: str | None) -> str:
-    """By content; else as the file was called; else what most images are."""
+def _suffix(content: bytes, path: str | None) -> str:
+    """As the file was called, right or wrong; else by content; "" where neither tells."""
+    _, dot, named = (path or "").rpartition(".")
+    if dot and named.lower() in IMAGE_EXTENSIONS:
+        return f".{named}"
     for beginning, extension in _BEGINNINGS:
         if content.startswith(beginning):
-            return extension
-    if content[8:12] == b"WEBP":
-        return "webp"
-    named = (path or "").rpartition(".")[2].lower()
-    return named if named in IMAGE_EXTENSIONS else "jpg"
+            return f".{extension}"
+    return ".webp" if content[8:12] == b"WEBP" else ""
 
 
 # Columns -------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from imagemill.errors import IntegrityError, SourceError
-from imagemill.sources import archive, cifar, digits, idx, parquet_images, remote
+from imagemill.sources import archive, digits, parquet_images, remote
+from imagemill.sources.cifar import Cifar
 from imagemill.sources.files import file_on_disk, raw_file
+from imagemill.sources.idx import Idx
 
 _MAX_OPEN_FILES = 16
 _CHUNK_BYTES = 1 << 20
@@ -19,8 +21,8 @@ _MAX_FETCHED_BYTES = 1 << 26
 
 # Beginning of a uri -> the plain tar made of what comes after it.
 _MADE: dict[str, Callable[[Path, str], Path]] = {
-    cifar.PREFIX: cifar.plain_tar,
-    idx.PREFIX: idx.plain_tar,
+    Cifar.prefix: Cifar.plain_tar,
+    Idx.prefix: Idx.plain_tar,
     parquet_images.PREFIX: parquet_images.plain_tar,
 }
 
@@ -118,8 +120,23 @@ class RawReader:
         Raises:
             SourceError: the file is gone or cannot be reached.
         """
-        path = self._local_path(uri)
+        path = self.local_file(uri)
         return raw_file(self._root, uri).stamp if path is None else file_on_disk(path, uri).stamp
+
+    def local_file(self, uri: str) -> Path | None:
+        """The local file that holds the bytes; None: they are read from the address itself.
+
+        Raises:
+            SourceError: the source is gone or damaged.
+        """
+        if uri == digits.NAME:
+            return digits.plain_tar(self._root)
+        prefix, colon, rest = uri.partition(":")
+        if prefix + colon in _MADE:
+            return _MADE[prefix + colon](self._root, rest)
+        if archive.is_archive_name(uri):
+            return archive.readable_file(self._root, uri).path
+        return None if remote.is_remote(uri) else self._root / uri
 
     def _read_some(self, uri: str, size_bytes: int, offset: int) -> bytes:
         if remote.is_remote(uri) and self._holder(uri) is None:
@@ -153,23 +170,12 @@ class RawReader:
         return stream
 
     def _holder(self, uri: str) -> Path | None:
-        """`_local_path`, asked once for what many images share."""
+        """`local_file`, asked once for what many images share."""
         if not _is_shared(uri):
-            return self._local_path(uri)
+            return self.local_file(uri)
         if uri not in self._holders:
-            self._holders[uri] = self._local_path(uri)
+            self._holders[uri] = self.local_file(uri)
         return self._holders[uri]
-
-    def _local_path(self, uri: str) -> Path | None:
-        """The local file that holds the bytes; None: they are read from the address itself."""
-        if uri == digits.NAME:
-            return digits.plain_tar(self._root)
-        prefix, colon, rest = uri.partition(":")
-        if prefix + colon in _MADE:
-            return _MADE[prefix + colon](self._root, rest)
-        if archive.is_archive_name(uri):
-            return archive.readable_file(self._root, uri).path
-        return None if remote.is_remote(uri) else self._root / uri
 
 
 def _is_shared(uri: str) -> bool:

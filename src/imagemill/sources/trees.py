@@ -27,7 +27,8 @@ class Tree(Protocol):
         """Everything that is not hidden, in any order; paths are relative to the tree."""
 
     def outline(self) -> Iterator[Entry]:
-        """The same, but sizes and states may be left out: on disk that saves half the time."""
+        """The same, but what costs time may be left out: sizes, states, and a folder's images
+        behind the first of them."""
 
     def names(self, folder: str) -> list[str]:
         """What lies right in a folder ("" or "a/b/"), sorted; folders end with a slash."""

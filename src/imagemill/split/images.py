@@ -3,13 +3,14 @@
 N images in order of their keys.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imagemill.parquet import SortedReader, matching, num_rows, read_batches
@@ -52,32 +53,22 @@ def read_images(root: Path, seed: int, *, earlier: Path | None) -> Images:
         None,
     )
     before = SortedReader(read_batches(earlier) if earlier else ())
-    labels: dict[str | None, int] = {None: NO_LABEL}
     stop = 0
     for rows in kept_rows(root, ["key", "target", "group", "split"]):
         start, stop = stop, stop + rows.num_rows
-        targets, groups, splits = (rows[n].to_pylist() for n in ("target", "group", "split"))
-        for name in sorted({name for name in targets if name not in labels}):
-            labels[name] = len(images.classes)
-            images.classes.append(name)
-        images.hash_N[start:stop] = [
-            _hash(seed, key, group)
-            for key, group in zip(rows["key"].to_pylist(), groups, strict=True)
-        ]
-        images.label_N[start:stop] = [labels[name] for name in targets]
-        images.given_N[start:stop] = [
-            NOT_GIVEN if name is None else SPLIT_NAMES.index(name) for name in splits
-        ]
-        images.grouped_N[start:stop] = [group is not None for group in groups]
-        _remember(images.earlier_N[start:stop], rows["key"], before)
+        part = slice(start, stop)
+        targets = pc.unique(rows["target"].drop_null()).to_pylist()
+        images.classes.extend(sorted(set(targets).difference(images.classes)))
+        images.hash_N[part] = _hashes(seed, rows["key"], rows["group"])
+        images.label_N[part] = _places(rows["target"], images.classes)
+        images.given_N[part] = _places(rows["split"], SPLIT_NAMES)
+        images.grouped_N[part] = rows["group"].is_valid()
+        images.earlier_N[part] = _places(_earlier(rows["key"], before), SPLIT_NAMES)
         if rows["near_group"].null_count < rows.num_rows:
             if images.near_N is None:
                 images = images._replace(near_N=np.full(count, ALONE, np.uint64))
             assert images.near_N is not None
-            images.near_N[start:stop] = [
-                ALONE if name is None else _hash(seed, "", f"near {name}") | 1
-                for name in rows["near_group"].to_pylist()
-            ]
+            images.near_N[part] = _near_hashes(seed, rows["near_group"])
     return images
 
 
@@ -88,18 +79,37 @@ def kept_rows(root: Path, columns: list[str]) -> Iterator[pa.Table]:
         yield rows.append_column("near_group", kept["near_group"])
 
 
-def _remember(earlier_N: NDArray[np.int8], keys: pa.ChunkedArray, before: SortedReader) -> None:
-    """Fill in what earlier rows say of these keys; rows of images that are gone pass by."""
+def _places(names: pa.ChunkedArray, known: Sequence[str]) -> NDArray[np.int64]:
+    """Position of each name among the known ones; -1 of a null."""
+    assert NOT_GIVEN == NO_LABEL == NEW == -1
+    places = pc.index_in(names, value_set=pa.array(known, pa.string()))
+    return np.asarray(pc.fill_null(places, -1))
+
+
+def _earlier(keys: pa.ChunkedArray, before: SortedReader) -> pa.ChunkedArray:
+    """The splits these keys were in, null if in none; rows of images that are gone pass by."""
     found = before.up_to(keys[-1].as_py())
     if found is None:
-        return
-    places = {key: place for place, key in enumerate(keys.to_pylist())}
-    for key, name in zip(found["key"].to_pylist(), found["split"].to_pylist(), strict=True):
-        if key in places:
-            earlier_N[places[key]] = SPLIT_NAMES.index(name)
+        return pa.chunked_array([pa.nulls(len(keys), pa.string())])
+    return found["split"].take(pc.index_in(keys, value_set=found["key"].combine_chunks()))
 
 
-def _hash(seed: int, key: str, group: str | None) -> int:
-    """Uniform over 64 bits; a group and a key of the same name have nothing in common."""
-    who = f"key {key}" if group is None else f"group {group}"
-    return int.from_bytes(hashlib.sha256(f"{seed} {who}".encode()).digest()[:8], "little")
+def _hashes(seed: int, keys: pa.ChunkedArray, groups: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Of groups, and of images without one: a group and a key of the same name differ."""
+    whose = pc.if_else(groups.is_valid(), "group", "key")
+    names = pc.binary_join_element_wise(str(seed), whose, pc.coalesce(groups, keys), " ")
+    return _uniform(names.to_pylist())
+
+
+def _near_hashes(seed: int, near: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Of near groups; ALONE where there is none."""
+    known = pc.unique(near.drop_null())
+    hashes = _uniform([f"{seed} group near {name}" for name in known.to_pylist()]) | np.uint64(1)
+    # The last one is found for nulls.
+    return np.append(hashes, np.uint64(ALONE))[_places(near, known.to_pylist())]
+
+
+def _uniform(names: list[str]) -> NDArray[np.uint64]:
+    """Hashes of names, uniform over 64 bits."""
+    digests = b"".join([sha256(name.encode()).digest()[:8] for name in names])
+    return np.frombuffer(digests, "<u8")

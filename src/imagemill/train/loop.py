@@ -171,7 +171,8 @@ class _Run:
         first, cpu_before = self._resumed(checkpoints)
         watch = _Watch(first, self.total_steps, self.steps.steps_per_epoch)
         cpu_start, last_saved = time.process_time(), time.monotonic()
-        with Loader(self.images, self.steps, self.plan.augment) as loader:
+        device = str(self.machine.device) if self.machine.device.type == "cuda" else None
+        with Loader(self.images, self.steps, self.plan.augment, device=device) as loader:
             for batch in loader.batches(first, self.total_steps):
                 done, rate = batch.step.number + 1, self._rate(batch.step.number)
                 watch.add(self._step(batch, rate), len(batch.step.positions_G))
@@ -259,7 +260,7 @@ class _Run:
         """The ledger's counts over all ranks; empty where none is kept."""
         if self.ledger is None:
             return np.zeros(0, dtype=np.int32)
-        counts = torch.from_numpy(self.ledger.counts_N.copy()).to(self.machine.device)
+        counts = torch.from_numpy(self.ledger.counts.copy()).to(self.machine.device)
         total: Counts = self.ranks.summed(counts).cpu().numpy()
         return total
 

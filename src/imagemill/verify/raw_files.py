@@ -11,7 +11,7 @@ from imagemill.errors import UserError
 from imagemill.parquet import read_batches
 from imagemill.records import MANIFEST
 from imagemill.sources import RawReader
-from imagemill.sources.entries import is_image_name
+from imagemill.sources.entries import is_own_file
 from imagemill.sources.raw import Frame
 from imagemill.verify.findings import Fault, Slice, Watch, in_parallel
 
@@ -38,8 +38,7 @@ def faults_in_raw_files(
 
 def own_file(root: Path, uri: str, offset: int) -> Path | None:
     """The file on disk that is one raw image and nothing else; None where there is none."""
-    own = is_image_name(uri) and ":" not in uri and not offset
-    return root / uri if own else None
+    return root / uri if is_own_file(uri, offset) else None
 
 
 def _checked(root: Path, rows: pa.RecordBatch) -> tuple[int, list[Fault]]:

@@ -1,8 +1,7 @@
-"""One shard made again from raw files, byte for byte; raw files from the shards that hold them."""
+"""One shard made again from raw files, byte for byte."""
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +21,6 @@ from imagemill.records import (
 )
 from imagemill.shard.job import JOB_SCHEMA, ShardJob
 from imagemill.shard.write import write_shard
-from imagemill.verify.raw_files import own_file
 
 _FOLDER = STATE / "repair"
 _MANIFEST_COLUMNS = ["key", "uri", "offset", "size_bytes", "sha256", "annotation"]
@@ -74,43 +72,3 @@ def _rows_of_shard(root: Path, path: str) -> Iterator[pa.Table]:
             .append_column("place", placed["offset"])
             .append_column("stamp", pa.nulls(raw.num_rows, pa.string()))
         )
-
-
-def restore_raw_files(root: Path, keys: Iterable[str]) -> Iterator[str]:
-    """Write raw files again whose bytes lie unharmed in a shard.
-
-    Args:
-        root: The project's root.
-        keys: Of the images.
-
-    Yields:
-        The uris of the files that are right again.
-    """
-    wanted = pa.array(sorted(set(keys)), pa.string())
-    index = (
-        as_table(batch).filter(
-            pc.and_(pc.is_in(batch["key"], wanted), batch["raw_sha256"].is_null())
-        )
-        for batch in read_batches(root / SHARD_INDEX)
-    )
-    for raw, placed in matching(read_batches(root / MANIFEST, _MANIFEST_COLUMNS), index):
-        columns = (raw["uri"], raw["offset"], raw["sha256"], placed["shard"], placed["offset"])
-        for uri, offset, sha256, shard, place, size in zip(
-            *(column.to_pylist() for column in (*columns, placed["size_bytes"])), strict=True
-        ):
-            file = own_file(root, uri, offset)
-            content = _frame(root / DATA / shard, place, size)
-            if file is not None and hashlib.sha256(content).hexdigest() == sha256:
-                with publishing(file) as temporary:
-                    temporary.write_bytes(content)
-                yield uri
-
-
-def _frame(shard: Path, offset: int, size_bytes: int) -> bytes:
-    """Bytes of a shard; fewer where it is damaged."""
-    try:
-        with shard.open("rb") as stream:
-            stream.seek(offset)
-            return stream.read(size_bytes)
-    except OSError:
-        return b""

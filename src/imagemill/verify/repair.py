@@ -1,13 +1,12 @@
 """Mending: the same bytes from another place, checked before they take the place of bad ones.
 
-Raw files come back from shards that hold their bytes; shards from raw files, or from the DVC cache
-or its remote; other outputs from the cache or the remote; cached files from the workspace or the
-remote.
+Raw images come back from their sources or from shards that hold their bytes; shards from raw
+images, or from the DVC cache or its remote; other outputs from the cache or the remote; cached
+files from the workspace or the remote.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from imagemill.errors import UserError
@@ -16,7 +15,8 @@ from imagemill.verify.dvc_cache import AREA as CACHE
 from imagemill.verify.dvc_cache import Cache, cache_folder, file_md5, name_md5
 from imagemill.verify.findings import Fault
 from imagemill.verify.raw_files import AREA as RAW
-from imagemill.verify.rebuild import rebuild_shard, restore_raw_files
+from imagemill.verify.rebuild import rebuild_shard
+from imagemill.verify.restore import out_of_the_way, restore_raw_images
 
 
 class Repairer:
@@ -36,20 +36,20 @@ class Repairer:
     def repair(self, faults: list[Fault]) -> list[Fault]:
         """Mend what can be mended; returns the faults that are gone."""
         mended = self._mend(faults)
-        left = [fault for fault in faults if (fault.area, fault.path) not in mended]
+        left = [fault for fault in faults if _place(fault) not in mended]
         if left and self._cache is not None:
-            with _out_of_the_way(Path(fault.path) for fault in left if fault.area == CACHE):
+            with out_of_the_way(Path(fault.path) for fault in left if fault.area == CACHE):
                 self._say("verify: asking DVC's remote for what no other place holds")
                 self._cache.fetch()
             mended |= self._mend(left)
-        return [fault for fault in faults if (fault.area, fault.path) in mended]
+        return [fault for fault in faults if _place(fault) in mended]
 
-    def _mend(self, faults: list[Fault]) -> set[tuple[str, str]]:
-        """Area and path of what is right again."""
-        mended = set()
+    def _mend(self, faults: list[Fault]) -> set[tuple[str, str | None]]:
+        """What is right again, as `_place` tells it."""
+        mended = set[tuple[str, str | None]]()
         # Whatever is good comes first: indexes before shards, raw files before shards.
         if keys := [fault.member for fault in faults if fault.area == RAW and fault.member]:
-            mended |= {(RAW, uri) for uri in self._restored(keys)}
+            mended |= {(RAW, key) for key in self._restored(keys)}
         others = {(fault.area, fault.path) for fault in faults if fault.area != RAW}
         for area, path in sorted(others, key=lambda other: (other[1].endswith(".tar"), other)):
             try:
@@ -64,11 +64,11 @@ class Repairer:
 
     def _restored(self, keys: list[str]) -> Iterator[str]:
         try:
-            for uri in restore_raw_files(self._root, keys):
-                self._say(f"verify: {uri} is mended from its shard")
-                yield uri
+            for key, place in restore_raw_images(self._root, keys):
+                self._say(f"verify: raw image {key} is mended from {place}")
+                yield key
         except UserError as error:
-            self._say(f"verify: raw files could not be mended: {error}")
+            self._say(f"verify: raw images could not be mended: {error}")
 
     def _from_elsewhere(self, area: str, path: str) -> str | None:
         """Mend a file; where from, or None if no place holds its bytes."""
@@ -115,21 +115,10 @@ class Repairer:
         return in_workspace
 
 
+def _place(fault: Fault) -> tuple[str, str | None]:
+    """What is mended at once: a file, or a raw image, many of which may share one."""
+    return fault.area, fault.member if fault.area == RAW else fault.path
+
+
 def _is_good(path: Path, md5: str) -> bool:
     return path.is_file() and file_md5(path) == md5.removesuffix(".dir")
-
-
-@contextmanager
-def _out_of_the_way(paths: Iterable[Path]) -> Iterator[None]:
-    """DVC fetches what it does not see; what does not come back is put where it was."""
-    moved = [(path, path.with_name(path.name + ".damaged")) for path in paths if path.exists()]
-    for path, aside in moved:
-        path.rename(aside)
-    try:
-        yield
-    finally:
-        for path, aside in moved:
-            if path.exists():
-                aside.unlink()
-            else:
-                aside.rename(path)

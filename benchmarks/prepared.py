@@ -20,26 +20,25 @@ from imagemill.records import (
 )
 from imagemill.tars import TarWriter
 
-_PER_SHARD = 10_000
 
-
-def make_project(root: Path, files: Sequence[Path]) -> None:
+def make_project(root: Path, files: Sequence[Path], *, per_shard: int = 10_000) -> None:
     """Write data/shards and data/augmented of one split, in the form `shard` gives them.
 
     Args:
         root: Where to.
         files: Images; the folder of each is its class.
+        per_shard: Images of a shard.
     """
     classes = sorted({file.parent.name for file in files})
     rows: list[dict[str, object]] = []
     shards: list[ShardEntry] = []
     # By digest, as our shards are: keys of neighbours have nothing to do with one another.
     mixed = sorted(files, key=lambda file: sha256(str(file).encode()).digest())
-    for start in range(0, len(mixed), _PER_SHARD):
+    for start in range(0, len(mixed), per_shard):
         name = f"shards/train/train-{len(shards):06d}.tar"
         path = root / DATA / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = mixed[start : start + _PER_SHARD]
+        part = mixed[start : start + per_shard]
         with path.open("wb", buffering=0) as stream:
             writer = TarWriter(stream)
             rows += [_add(writer, file, name, classes) for file in part]
@@ -49,7 +48,11 @@ def make_project(root: Path, files: Sequence[Path]) -> None:
             ShardEntry(path=name, sha256=digest, num_samples=len(part), size_bytes=size_bytes)
         )
     _write_index(root, rows)
-    size = SplitSize(num_samples=len(rows), num_shards=len(shards), size_bytes=0)
+    size = SplitSize(
+        num_samples=len(rows),
+        num_shards=len(shards),
+        size_bytes=sum(shard.size_bytes for shard in shards),
+    )
     ShardManifest(
         digest="0" * 64,
         index_digest="0" * 64,

@@ -1,0 +1,48 @@
+"""params.yaml as value objects: every knob with its type, range, unit and a sentence.
+
+params.yaml is the one home of a value: no field here has a default, except those whose absence
+means something of its own (`None`). Names of models, operations and the like are checked against
+their tables by the rooms that own those tables.
+"""
+
+from imagemill.params.audit import AuditParams, ChecksParams, NearDuplicateParams
+from imagemill.params.augment import AugmentParams, CopiesParams, OperationParams
+from imagemill.params.compress import (
+    BASE,
+    DistilParams,
+    FinetuneParams,
+    PruneParams,
+    QuantizeParams,
+    StepParams,
+)
+from imagemill.params.data import IngestParams, ShardParams, SplitParams
+from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_params, read_yaml
+from imagemill.params.results import EvaluateParams, RegisterParams
+from imagemill.params.training import LoadingParams, TrainParams
+
+__all__ = [
+    "BASE",
+    "PARAMS_FILE",
+    "AuditParams",
+    "AugmentParams",
+    "ChecksParams",
+    "CopiesParams",
+    "DistilParams",
+    "EvaluateParams",
+    "FinetuneParams",
+    "IngestParams",
+    "LoadingParams",
+    "NearDuplicateParams",
+    "OperationParams",
+    "Params",
+    "PruneParams",
+    "QuantizeParams",
+    "RegisterParams",
+    "ShardParams",
+    "SplitParams",
+    "StepParams",
+    "TrainParams",
+    "parse_params",
+    "read_params",
+    "read_yaml",
+]
