@@ -1,19 +1,20 @@
 """Writing shards beside `tar cf` and other writers: `python -m benchmarks.sharding`.
 
-Files lie in a folder and in the page cache. A case runs in a process of its own; what counts are
-the CPU seconds (user and system, its own and those of processes it starts) of the writing alone,
-after all imports. Cases take turns, and medians over the rounds are compared.
+Files lie in a folder and in the page cache. Every case runs in a process of its own; what counts
+are CPU seconds (user and system, of the process and those it starts), in two ways:
 
-- "rows to shards" is the core of the stage: from sorted rows, the result of ingest, audit, split
-  and plan, to finished, synced tars with their targets and their part of the index. With or without
-  the shard's own sha256, which is taken in the same pass. Members are not hashed again while their
-  files are unchanged, but for those up to 2 kB.
-- "whole stage" is `imagemill shard --full`: that, and reading, joining and sorting four tables
-  before, index and manifest after.
-- "a worker" is the process that writes shards where there are several, from its start to its end,
-  beside the peers' processes from their start: their imports counted.
-- Peers get the bytes of each file and its class, and take no digest but where it says so. A missing
-  one is passed over.
+- "whole process": from its start to its end, imports and all. This is how `tar cf` is counted.
+- "work alone": once all is imported and the list of files is in memory. For `tar cf` the same.
+
+One rule holds for all cases of a comparison. The first is what a person waits for who packs these
+files; the second is what remains where there are a hundred times as many. Cases take turns; in
+every round the medians of a case's turns are compared, and of these ratios the median is told.
+
+Our cases write the target beside each image, their part of the index, and sync every shard, which
+others do not; with "sha256" the shard's own digest is taken in the same pass. Members are not
+hashed again while their files are unchanged, but for those up to 2 kB. They start from planned
+jobs; "the whole stage" starts from the results of ingest, audit and split. Peers get the bytes of
+each file and its class. A missing one is passed over.
 """
 
 import json
@@ -23,26 +24,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
-
-import psutil
+from typing import Any
 
 from benchmarks.photographs import FOLDER, cifar_files, photographs
 from benchmarks.results import Row, write_results
-from imagemill.params import Params, parse_params, read_yaml
+from benchmarks.shard_writers import HASHED, QUARTER, STAGE, UNHASHED
+from imagemill.params import PARAMS_FILE, Params, parse_params, read_yaml
 
-ROUNDS = 3
+ROUNDS = 5
+# Of cases that take a second or less, in each round: the shorter, the closer to their neighbours.
+TURNS = 3
 PROJECT = Path(__file__).resolve().parent.parent
-TAR, CORE, STAGE = "tar cf", "rows to shards", "whole stage"
-UNHASHED = "rows to shards, no sha256"
-# Of a worker process: these are about its memory.
-WORKER, WORKER_QUARTER = "a worker", "a worker, a quarter of the data"
+TAR = "tar cf"
+QUICK = (TAR, UNHASHED, HASHED, "Python tarfile")
 # Case -> the module that must be there.
 PEERS = {
     "webdataset.ShardWriter": "webdataset",
@@ -50,15 +48,20 @@ PEERS = {
     "streaming.MDSWriter": "streaming",
     "streaming.MDSWriter, sha256": "streaming",
 }
+WAYS = ("work alone", "whole process")
+# The first touch of memory that the machine gave back to its host costs ten times the usual.
+WARM_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Figure:
     """What one run took."""
 
-    seconds: float  # of CPU time, for the work alone
+    seconds: dict[str, float]  # of CPU time, by `WAYS`
     peak_bytes: int  # of resident memory, of the largest process
-    process_seconds: float = 0.0  # of CPU time, from its start to its end
+
+
+Round = dict[str, list[Figure]]
 
 
 def measure() -> list[Row]:
@@ -67,152 +70,130 @@ def measure() -> list[Row]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, files in (("photographs", photographs()), ("CIFAR-10", cifar_files())):
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-            root = Path(folder)
-            _prepare(root, files)
-            figures: dict[str, list[Figure]] = {}
-            for _ in range(ROUNDS):
-                for case in _cases():
-                    figures.setdefault(case, []).append(_run(case, root, files))
-        rows += _rows(name, figures)
+            place = _Place(Path(folder), files)
+            place.prepare()
+            rows += _rows(name, [_round(place) for _ in range(ROUNDS)])
     return rows
 
 
-def _cases() -> Iterator[str]:
-    yield from (TAR, UNHASHED, CORE, STAGE, WORKER, WORKER_QUARTER)
-    for case, module in PEERS.items():
-        if find_spec(module):
-            yield case
-        else:
-            sys.stdout.write(f"{case} is left out: {module} is not installed\n")
+def _round(place: "_Place") -> Round:
+    found: Round = {}
+    slow = [STAGE, QUARTER, *(case for case, module in PEERS.items() if find_spec(module))]
+    for case in (*QUICK * TURNS, *slow):
+        found.setdefault(case, []).append(place.run(case))
+    return found
 
 
-def _rows(name: str, figures: dict[str, list[Figure]]) -> Iterator[Row]:
-    seconds = {
-        case: statistics.median(figure.seconds for figure in of) for case, of in figures.items()
-    }
-    peaks = {case: max(figure.peak_bytes for figure in of) / 1e6 for case, of in figures.items()}
-    for case in figures:
-        if case not in (WORKER, WORKER_QUARTER):
-            # Of speed: above 1 is faster than tar.
-            ratio = round(seconds[TAR] / seconds[case], 3)
-            yield Row(f"{name}: {case}", round(seconds[case], 3), "CPU s", TAR, ratio)
-    for ours in (CORE, UNHASHED):
-        for case in sorted(PEERS.keys() & figures.keys()):
-            ratio = round(seconds[case] / seconds[ours], 2)
-            yield Row(f"{name}: {ours}", round(seconds[ours], 3), "CPU s", case, ratio)
-    whole = {case: statistics.median(f.process_seconds for f in of) for case, of in figures.items()}
-    for case in sorted(PEERS.keys() & figures.keys()):
-        ratio = round(whole[case] / seconds[WORKER], 2)
-        yield Row(f"{name}: {WORKER}", round(seconds[WORKER], 3), "CPU s", f"all of {case}", ratio)
-    for case, peak in peaks.items():
-        if case in (WORKER, WORKER_QUARTER, *PEERS):
-            yield Row(f"{name}: {case}, peak memory", round(peak, 1), "MB")
+def _rows(name: str, rounds: list[Round]) -> Iterator[Row]:
+    peers = [case for case in PEERS if case in rounds[0]]
+    for way in WAYS:
+        for case in (*QUICK, STAGE, *peers):
+            yield _row(name, rounds, way, case, TAR)
+        for case in peers:
+            for ours in (UNHASHED, HASHED):
+                yield _row(name, rounds, way, ours, case)
+    for case in (HASHED, QUARTER, *peers):
+        peak = max(figure.peak_bytes for of in rounds for figure in of[case])
+        yield Row(f"{name}: {case}, peak memory", round(peak / 1e6, 1), "MB")
 
 
-def _prepare(root: Path, files: Path) -> None:
-    """A project that has come as far as `shard`, on files in the page cache."""
-    # Not at the top: a case shall not carry the memory of the stages before it.
-    from imagemill.audit import audit
-    from imagemill.ingest import ingest
-    from imagemill.split import split
+def _row(name: str, rounds: list[Round], way: str, case: str, reference: str) -> Row:
+    """The ratio is of speed: above 1 is faster than the reference."""
+    seconds, ratios = [], []
+    for of in rounds:
+        seconds.append(statistics.median(figure.seconds[way] for figure in of[case]))
+        ratios.append(
+            statistics.median(figure.seconds[way] for figure in of[reference]) / seconds[-1]
+        )
+    ratio = round(statistics.median(ratios), 3)
+    value = round(statistics.median(seconds), 3)
+    return Row(f"{name}: {case}, {way}", value, "CPU s", reference, ratio)
 
-    params = _params(files)
-    ingest(root, params.ingest, log=print)
-    audit(root, params.audit, log=print)
-    split(root, params.split, log=print)
+
+class _Place:
+    """A project on files in the page cache that has come as far as `shard`, and its inputs.
+
+    Args:
+        root: An empty folder.
+        files: The images.
+    """
+
+    def __init__(self, root: Path, files: Path) -> None:
+        self._root = root
+        self._files = files
+        self._out = root / "out"
+
+    def prepare(self) -> None:
+        """Run the stages before, and write down what cases start from."""
+        from imagemill.audit import audit
+        from imagemill.ingest import ingest
+        from imagemill.split import split
+
+        document = _document(self._files)
+        (self._root / PARAMS_FILE).write_text(json.dumps(document), encoding="utf-8")
+        params = parse_params(document, where=PARAMS_FILE)
+        ingest(self._root, params.ingest, log=print)
+        audit(self._root, params.audit, log=print)
+        split(self._root, params.split, log=print)
+        samples = self._root / "samples.json"
+        samples.write_text(json.dumps(_samples(self._files)), encoding="utf-8")
+        inputs = {
+            "root": str(self._root),
+            "out": str(self._out),
+            "samples": str(samples),
+            "jobs": self._jobs(params, "jobs", parts=1),
+            "quarter": self._jobs(params, "quarter", parts=4),
+        }
+        (self._root / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+
+    def _jobs(self, params: Params, name: str, *, parts: int) -> str:
+        """A file of planned jobs, one a line, for one of so many parts of the data."""
+        from imagemill.parquet import SortedRuns
+        from imagemill.shard.jobs import ROW_SCHEMA, Packing, cut
+        from imagemill.shard.plan import FROM_SCRATCH, rows_to_write
+
+        classes = sorted(path.name for path in self._files.glob("**/*") if path.is_dir())
+        path = self._root / f"{name}.jsonl"
+        packing = Packing(self._root, self._root / name, FROM_SCRATCH, params.shard)
+        with SortedRuns(self._root / "order", ROW_SCHEMA, by="order") as rows:
+            for table in rows_to_write(self._root, classes, FROM_SCRATCH):
+                part = table.slice(0, table.num_rows // parts)
+                rows.add(part.select(ROW_SCHEMA.names).cast(ROW_SCHEMA))
+            lines = [json.dumps(job) + "\n" for job in cut(rows.merged(), packing)]
+        path.write_text("".join(lines), encoding="utf-8")
+        return str(path)
+
+    def run(self, case: str) -> Figure:
+        """Run a case and remove what it wrote."""
+        command = [sys.executable, "-m", "benchmarks.shard_writers", case, str(self._root)]
+        if case == TAR:
+            command = ["tar", "cf", str(self._out / "all.tar"), "-C", str(self._files), "."]
+        self._out.mkdir()
+        _touch_memory()
+        before = _children_seconds()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)
+        seconds = _children_seconds() - before
+        self._clear()
+        if case == TAR:
+            return Figure(dict.fromkeys(WAYS, seconds), 0)
+        figure = json.loads((self._root / "figure.json").read_bytes())
+        both = dict(zip(WAYS, (figure["work_seconds"], seconds), strict=True))
+        return Figure(both, figure["peak_bytes"])
+
+    def _clear(self) -> None:
+        for folder in (self._out, self._root / "data" / "shards"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("jobs", "quarter"):
+            for path in (self._root / name).rglob("*.tar"):
+                path.unlink()
 
 
-def _params(files: Path) -> Params:
+def _document(files: Path) -> dict[str, Any]:
     document = read_yaml(PROJECT / "recipes" / "cifar10.yaml")
     document["ingest"]["source"] = str(files)
     # The photographs' folder has no given splits, and repeats among them are not the point.
     document["audit"]["quarantine_budget"] = 1.0
-    return parse_params(document, where="recipes/cifar10.yaml")
-
-
-# One case, in a process of its own -----------------------------------------------------------
-
-
-def _run(case: str, root: Path, files: Path) -> Figure:
-    command = [sys.executable, "-m", "benchmarks.sharding", case, str(root), str(files)]
-    before = _cpu_seconds()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figure = Figure(**json.loads(done.stdout.splitlines()[-1]))
-    return replace(figure, process_seconds=_cpu_seconds() - before)
-
-
-def _measured(case: str, root: Path, files: Path) -> Figure:
-    out = root / "out"
-    out.mkdir()
-    work = _work(case, root, files, out)
-    before = _cpu_seconds()
-    of_workers = work()
-    seconds = _cpu_seconds() - before
-    shutil.rmtree(out)
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(each).ru_maxrss for each in who) * 1024
-    return Figure(seconds, of_workers if isinstance(of_workers, int) else peak)
-
-
-def _peak_of_children() -> int:
-    """As the kernel saw it: a child's rusage would hold its parent's size."""
-    peaks = [0]
-    for child in psutil.Process().children():
-        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
-        peaks.append(int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) * 1024)
-    return max(peaks)
-
-
-def _cpu_seconds() -> float:
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def _work(case: str, root: Path, files: Path, out: Path) -> Callable[[], object]:
-    """What is measured of a case; all that comes before is done here."""
-    if case == TAR:
-        command = ["tar", "cf", str(out / "all.tar"), "-C", str(files), "."]
-        return partial(subprocess.run, command, check=True)
-    if case == STAGE:
-        from imagemill.shard import shard
-
-        params = _params(files).shard
-        return partial(shard, root, params, log=lambda _: None, full=True, workers=1)
-    if case in (CORE, UNHASHED, WORKER, WORKER_QUARTER):
-        return _core(root, files, out, case)
-    from benchmarks.shard_writers import WRITERS
-
-    import_module(PEERS[case])
-    return partial(WRITERS[case], _samples(files), out)
-
-
-def _core(root: Path, files: Path, out: Path, case: str) -> Callable[[], object]:
-    from imagemill.parquet import SortedRuns
-    from imagemill.shard import write
-    from imagemill.shard.jobs import ROW_SCHEMA, Packing, cut
-    from imagemill.shard.plan import FROM_SCRATCH, rows_to_write
-    from imagemill.shard.workers import write_all, written_by_processes
-
-    classes = sorted(path.name for path in files.glob("**/*") if path.is_dir())
-    rows = SortedRuns(out / "order", ROW_SCHEMA, by="order")
-    parts = 4 if case == WORKER_QUARTER else 1
-    for table in rows_to_write(root, classes, FROM_SCRATCH):
-        rows.add(table.slice(0, table.num_rows // parts).select(ROW_SCHEMA.names).cast(ROW_SCHEMA))
-    # Held in memory here, which a stage never does: sorting is no part of this case.
-    merged = list(rows.merged())
-    packing = Packing(root, out, FROM_SCRATCH, _params(files).shard)
-    in_worker = case in (WORKER, WORKER_QUARTER)
-
-    def work() -> int | None:
-        writer = partial(write.TarWriter, hashing=case != UNHASHED)
-        jobs = cut(merged, packing)
-        with mock.patch.object(write, "TarWriter", writer):
-            if in_worker:
-                return max(_peak_of_children() for _ in written_by_processes(jobs, 1))
-            assert sum(1 for _ in write_all(jobs, workers=1))
-            return None
-
-    return work
+    return document
 
 
 def _samples(files: Path) -> list[tuple[str, int]]:
@@ -222,8 +203,14 @@ def _samples(files: Path) -> list[tuple[str, int]]:
     return [(str(path), numbers[path.parent.name]) for path in paths]
 
 
+def _touch_memory() -> None:
+    assert b"\1" * WARM_BYTES
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        print(json.dumps(asdict(_measured(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))))
-    else:
-        write_results("sharding", measure())
+    write_results("sharding", measure())

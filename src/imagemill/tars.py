@@ -183,10 +183,11 @@ def headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
     raw = [name.encode("utf-8", "surrogateescape") for name in names]
     blocks_NB = np.empty((len(raw), BLOCK), np.uint8)
     blocks_NB[:] = _TEMPLATE
-    blocks_NB[:, :100] = np.array(raw, "S100").view(np.uint8).reshape(-1, 100)
+    names_NC = np.array(raw, "S100").view(np.uint8).reshape(-1, 100)
+    blocks_NB[:, :100] = names_NC
     blocks_NB[:, 124:135] = _octal(np.array(sizes, np.int64), digits=11)
-    name_sums_N = blocks_NB[:, :100].sum(axis=1, dtype=np.int64)
-    size_sums_N = blocks_NB[:, 124:135].sum(axis=1, dtype=np.int64)
+    name_sums_N = names_NC.sum(axis=1, dtype=np.uint32)
+    size_sums_N = blocks_NB[:, 124:135].sum(axis=1, dtype=np.uint32)
     blocks_NB[:, 148:154] = _octal(_FIXED_SUM + ord("0") + name_sums_N + size_sums_N, digits=6)
     blocks_NB[:, 154] = 0
     found: list[bytes] = blocks_NB.view(f"V{BLOCK}").ravel().tolist()
