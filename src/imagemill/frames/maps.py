@@ -2,13 +2,38 @@
 
 import mmap
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from imagemill.errors import IntegrityError
 from imagemill.records import DATA
 
 # A map holds a descriptor, and a process may have 1,024 of them on most systems.
-_MAX_OPEN = 256
+MAX_OPEN = 256
+
+
+class OpenMaps:
+    """Maps of files, the least recently used of which is let go first.
+
+    Args:
+        limit: How many are kept.
+        opened: Opens a shard that is not among them.
+    """
+
+    def __init__(self, limit: int, opened: Callable[[str], mmap.mmap]) -> None:
+        self._limit, self._opened = limit, opened
+        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def __getitem__(self, path: str) -> mmap.mmap:
+        mapped = self._maps.get(path)
+        if mapped is None:
+            mapped = self._maps[path] = self._opened(path)
+            if len(self._maps) > self._limit:
+                # Not closed by hand: bytes of it may still be in use; it ends with the last.
+                self._maps.popitem(last=False)
+        else:
+            self._maps.move_to_end(path)
+        return mapped
 
 
 class ShardMaps:
@@ -20,7 +45,7 @@ class ShardMaps:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._maps = OpenMaps(MAX_OPEN, self._mapped)
 
     def opened(self, shard: str) -> mmap.mmap:
         """The map of a shard, given by its path relative to data/.
@@ -28,16 +53,12 @@ class ShardMaps:
         Raises:
             IntegrityError: the shard is missing or cannot be read.
         """
-        if shard in self._maps:
-            self._maps.move_to_end(shard)
-            return self._maps[shard]
+        return self._maps[shard]
+
+    def _mapped(self, shard: str) -> mmap.mmap:
         path = self._root / DATA / shard
         try:
             with path.open("rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise IntegrityError(f"cannot read shard {path}: {error}") from None
-        self._maps[shard] = mapped
-        if len(self._maps) > _MAX_OPEN:
-            self._maps.popitem(last=False)
-        return mapped

@@ -6,13 +6,13 @@ number of them open; a map that is still being read from lives on until its last
 
 import mmap
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from imagemill.errors import IntegrityError
+from imagemill.frames.maps import MAX_OPEN, OpenMaps
 from imagemill.loading.digests import Beat, Digests
 from imagemill.records import (
     AUGMENTED_MANIFEST,
@@ -22,8 +22,6 @@ from imagemill.records import (
     ShardEntry,
     ShardManifest,
 )
-
-_MAX_OPEN = 256  # well below the usual limit of 1,024 open files
 
 _AGAIN = "make it again with `imagemill verify --repair` or `dvc repro --force shard`"
 
@@ -50,30 +48,6 @@ class Shards(Protocol):
         ...
 
 
-class OpenMaps:
-    """Maps of files, the least recently used of which is let go first.
-
-    Args:
-        limit: How many are kept.
-        opened: Opens a shard that is not among them.
-    """
-
-    def __init__(self, limit: int, opened: Callable[[str], mmap.mmap]) -> None:
-        self._limit, self._opened = limit, opened
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
-
-    def __getitem__(self, path: str) -> mmap.mmap:
-        mapped = self._maps.get(path)
-        if mapped is None:
-            mapped = self._maps[path] = self._opened(path)
-            if len(self._maps) > self._limit:
-                # Not closed by hand: bytes of it may still be in use; it ends with the last.
-                self._maps.popitem(last=False)
-        else:
-            self._maps.move_to_end(path)
-        return mapped
-
-
 def map_file(descriptor: int, path: str) -> mmap.mmap:
     """The bytes of an open shard.
 
@@ -92,7 +66,7 @@ class LocalShards:
     def __init__(self, root: Path, *, beat: Beat = lambda: None) -> None:
         self.beat = beat
         self._root = root
-        self._maps = OpenMaps(_MAX_OPEN, self._opened)
+        self._maps = OpenMaps(MAX_OPEN, self._opened)
 
     def mapped(self, path: str) -> mmap.mmap:
         return self._maps[path]

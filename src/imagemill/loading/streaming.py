@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 from imagemill.errors import IntegrityError, LoaderError, ParamsError, UserError
+from imagemill.frames.maps import OpenMaps
 from imagemill.loading.digests import Beat, Digests
 from imagemill.loading.remote import Remote, StoppedError
 from imagemill.loading.schedule import AHEAD
 from imagemill.loading.shard_cache import STREAM, ShardCache
-from imagemill.loading.shards import OpenMaps, map_file, shard_entries
+from imagemill.loading.shards import map_file, shard_entries
 from imagemill.params import LoadingParams
 from imagemill.records import ShardEntry
 
