@@ -11,7 +11,8 @@ from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
 from imagemill.tracking import Curves, open_curves
 from imagemill.tracking.curves import CURVES
-from imagemill.train.launch import Line, prepare, publish, train_processes
+from imagemill.train.job import Line, prepare, publish
+from imagemill.train.launch import train_processes
 from pipelines.tracker import Tracker
 
 _LOG_SECONDS = 5.0

@@ -11,10 +11,10 @@ from test_train import KilledError, fresh, killed_at_epoch, settings, trained, w
 from imagemill.augment import compile_policy
 from imagemill.loading.order import epoch_order, global_batch
 from imagemill.params import Params
-from imagemill.train.launch import prepare
+from imagemill.train.job import prepare
 from imagemill.train.losses import LOSSES
 from imagemill.train.optimizers import build_optimizer, set_rate
-from imagemill.train.schedules import SCHEDULES
+from imagemill.train.schedules import rate_share
 
 # Of the loop that fetched its batches by itself, before there was a loader (version 0.1.0).
 LOSSES_BEFORE = [0.8640137434005737, 0.5580688556035359, 0.3844467639923096, 0.3221199671427409]
@@ -76,7 +76,7 @@ def test_weights_are_those_of_a_plain_loop(root: Path) -> None:
 
 
 def rate(told: Params, step: int) -> float:
-    return SCHEDULES[told.train.schedule](step, 16, told.train.warmup)
+    return rate_share(told.train, step, 16)
 
 
 def test_workers_do_not_change_the_weights(root: Path) -> None:

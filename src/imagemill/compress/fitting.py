@@ -8,8 +8,8 @@ from imagemill.loading import SplitImages
 if TYPE_CHECKING:
     from torch import nn
 
-    from imagemill.train.loop import Progress
     from imagemill.train.losses import Teacher
+    from imagemill.train.progress import Progress
 
 
 def fit_on_bench(

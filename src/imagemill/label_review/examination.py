@@ -23,8 +23,9 @@ from imagemill.params import Params
 from imagemill.records import MODELS, SHARD_MANIFEST, Architecture, ShardManifest
 from imagemill.steps import Step
 from imagemill.train.initial import initial_model, start_from
-from imagemill.train.loop import Progress, fit
+from imagemill.train.loop import fit
 from imagemill.train.machine import keep_freed_memory
+from imagemill.train.progress import Progress
 
 _BATCH = 500
 

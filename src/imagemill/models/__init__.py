@@ -6,6 +6,7 @@ of train, and returns logits [B, K].
 
 from imagemill.models.cost import count_macs, count_parameters
 from imagemill.models.initialisation import INITIALISATIONS
+from imagemill.models.outputs import split_outputs
 from imagemill.models.saved import check_file, fit_to_shapes, load_model, read_card, save_weights
 from imagemill.models.table import MODELS, Model, build_model, model_named
 
@@ -22,4 +23,5 @@ __all__ = [
     "model_named",
     "read_card",
     "save_weights",
+    "split_outputs",
 ]

@@ -16,32 +16,44 @@ from imagemill.params.compress import (
     StepParams,
 )
 from imagemill.params.data import IngestParams, ShardParams, SplitParams
+from imagemill.params.loading import LoadingParams
 from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_params, read_yaml
 from imagemill.params.results import EvaluateParams, RegisterParams
-from imagemill.params.training import LoadingParams, TrainParams
+from imagemill.params.topology import AsynchronousParams, NodesParams
+from imagemill.params.training import EarlyStoppingParams, EmaParams, ResolutionParams, TrainParams
+from imagemill.params.transfer import PretrainParams, TransferParams
+from imagemill.params.watching import WatchParams
 
 __all__ = [
     "BASE",
     "PARAMS_FILE",
+    "AsynchronousParams",
     "AuditParams",
     "AugmentParams",
     "ChecksParams",
     "CopiesParams",
     "DistilParams",
+    "EarlyStoppingParams",
+    "EmaParams",
     "EvaluateParams",
     "FinetuneParams",
     "IngestParams",
     "LoadingParams",
     "NearDuplicateParams",
+    "NodesParams",
     "OperationParams",
     "Params",
+    "PretrainParams",
     "PruneParams",
     "QuantizeParams",
     "RegisterParams",
+    "ResolutionParams",
     "ShardParams",
     "SplitParams",
     "StepParams",
     "TrainParams",
+    "TransferParams",
+    "WatchParams",
     "parse_params",
     "read_params",
     "read_yaml",

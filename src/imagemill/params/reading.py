@@ -14,9 +14,11 @@ from imagemill.params.audit import AuditParams
 from imagemill.params.augment import AugmentParams
 from imagemill.params.compress import BASE, CompressParams
 from imagemill.params.data import IngestParams, ShardParams, SplitParams
+from imagemill.params.label_review import LabelReviewParams
+from imagemill.params.loading import LoadingParams
 from imagemill.params.results import EvaluateParams, ExplainParams, RegisterParams, ReportParams
 from imagemill.params.section import Section
-from imagemill.params.training import LabelReviewParams, LoadingParams, TrainParams
+from imagemill.params.training import TrainParams
 
 PARAMS_FILE = "params.yaml"
 

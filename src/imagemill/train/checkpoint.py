@@ -1,27 +1,26 @@
 """Checkpoints: whole or absent, hashed, without pickle.
 
-A checkpoint is a folder `step-<n>` with `state.safetensors` (weights, optimiser, ledger) and
-`state.json` (position, digest of the tensors). The newest whole one counts; a damaged one is
-passed over.
+A checkpoint is a folder `step-<n>` with tensors (`*.safetensors`) and `state.json` (position, and
+the digest of each file). The newest whole one counts; a damaged one is passed over. The last few
+are kept, and the best on val beside them.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from pydantic import Field
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
+from imagemill.errors import IntegrityError
 from imagemill.loading.ledger import Account
 from imagemill.records import Record, sha256_of_file, write_json
 
-_TENSORS = "state.safetensors"
+WHOLE = "state.safetensors"  # tensors that are not sharded
 _POSITION = "state.json"
-_KEPT = 2
+
+Tensors = dict[str, Tensor]
 
 
 class Position(Record):
@@ -31,93 +30,85 @@ class Position(Record):
     elapsed_cpu_seconds: float
     accounts: tuple[Account, ...] = ()  # of the epochs that are over
     consumed: str | None = None  # `Ledger.digest_of` of the running epoch; None: no ledger is kept
-    sha256: str = ""
+    best_step: int | None = None  # of the best epoch on val so far, and its top-1
+    best_top1: float | None = None
+    files: dict[str, str] = Field(default_factory=dict)  # name -> sha256
 
 
-def save_checkpoint(
-    folder: Path,
-    position: Position,
-    model: nn.Module,
-    optimizer: Optimizer,
-    counts_N: NDArray[np.int32],
-) -> None:
-    """Write `folder/step-<n>` and drop all but the last two.
+def write_whole(folder: Path, tensors: Tensors) -> None:
+    """Write tensors that one process holds."""
+    copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(copies, folder / WHOLE)
+
+
+def read_whole(folder: Path) -> Tensors:
+    """What `write_whole` wrote."""
+    return load_file(folder / WHOLE)
+
+
+def begin_checkpoint(folder: Path, step: int, *, makes: bool) -> Path:
+    """The temporary folder for the checkpoint of a step.
 
     Args:
         folder: Where the run's checkpoints are.
-        position: The next step.
-        model, optimizer: Their present state.
-        counts_N: The ledger's counts, summed over ranks; empty where none is kept.
+        step: Steps taken.
+        makes: Whether to make it anew, empty; one rank does.
     """
-    temporary = folder / f".step-{position.step}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= _optimizer_tensors(optimizer)
-    tensors["ledger"] = torch.from_numpy(counts_N)
-    copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(copies, temporary / _TENSORS)
-    digest = sha256_of_file(temporary / _TENSORS)
-    write_json(temporary / _POSITION, {**position.model_dump(), "sha256": digest})
-    final = folder / f"step-{position.step}"
+    temporary = _temporary(folder, step)
+    if makes:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    return temporary
+
+
+def finish_checkpoint(folder: Path, position: Position, *, keep: int) -> None:
+    """Hash what was written, give it its name, and drop what is no longer kept.
+
+    Args:
+        folder: Where the run's checkpoints are.
+        position: The next step; the tensors are in the folder `begin_checkpoint` made for it.
+        keep: How many of the newest stay; the best one stays too.
+    """
+    temporary, final = _temporary(folder, position.step), folder / f"step-{position.step}"
+    files = {path.name: sha256_of_file(path) for path in sorted(temporary.iterdir())}
+    write_json(temporary / _POSITION, {**position.model_dump(), "files": files})
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    for old in _newest_first(folder)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in _newest_first(folder)[keep:]:
+        if old.name != f"step-{position.best_step}":
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Optimizer
-) -> tuple[Position, NDArray[np.int32]] | None:
-    """Put the newest whole checkpoint into model and optimiser.
+def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
+    """The newest whole checkpoint and where it stands; None if there is none."""
+    return next(_whole_ones(_newest_first(folder)), None)
 
-    Returns:
-        Where it stands and the ledger's counts; None if there is no whole checkpoint.
-    """
-    for candidate in _newest_first(folder):
-        position = _whole(candidate)
-        if position is not None:
-            tensors = load_file(candidate / _TENSORS)
-            model.load_state_dict(_with_prefix(tensors, "model."))
-            _restore_optimizer(optimizer, _with_prefix(tensors, "optimizer."))
-            counts_N: NDArray[np.int32] = tensors["ledger"].numpy().copy()
-            return position, counts_N
-    return None
+
+def checkpoint_of(folder: Path, step: int) -> Path | None:
+    """The checkpoint of a step, if it is whole."""
+    found = next(_whole_ones([folder / f"step-{step}"]), None)
+    return found[0] if found else None
+
+
+def _whole_ones(candidates: list[Path]) -> Iterator[tuple[Path, Position]]:
+    for candidate in candidates:
+        try:
+            position = Position.read(candidate / _POSITION)
+        except IntegrityError:
+            continue
+        files = position.files.items()
+        if files and all(_is(candidate / name, sha256) for name, sha256 in files):
+            yield candidate, position
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of_file(path) == sha256
+
+
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f".step-{step}.tmp"
 
 
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("step-*") if path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
-
-
-def _whole(checkpoint: Path) -> Position | None:
-    tensors, description = checkpoint / _TENSORS, checkpoint / _POSITION
-    if not (tensors.is_file() and description.is_file()):
-        return None
-    position = Position.read(description)
-    return position if sha256_of_file(tensors) == position.sha256 else None
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    chosen = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): value for name, value in chosen.items()}
-
-
-def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every value of the optimiser's state as a tensor named optimizer.<parameter>.<value>."""
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{number}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for number, values in state.items()
-        for name, value in values.items()
-        if value is not None
-    }
-
-
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    whole = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({**whole, "state": state})

@@ -5,17 +5,15 @@ Shapes: B samples of this rank in a step, G of all ranks, N samples, K classes, 
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from imagemill.augment import Policy, compile_policy
 from imagemill.errors import TrainingError
@@ -24,68 +22,39 @@ from imagemill.loading.ledger import Account, Counts
 from imagemill.loading.loader import Batch, Loader, plan_of
 from imagemill.loading.plan import Share
 from imagemill.params import AugmentParams, TrainParams
-from imagemill.train.checkpoint import Position, load_checkpoint, save_checkpoint
+from imagemill.records import write_json
+from imagemill.train.best import Best
+from imagemill.train.checkpoint import (
+    Position,
+    begin_checkpoint,
+    checkpoint_of,
+    finish_checkpoint,
+    newest_checkpoint,
+)
+from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed
-from imagemill.train.losses import LOSSES, Targets, Teacher
+from imagemill.train.losses import Targets, Teacher
 from imagemill.train.machine import Machine, choose_machine
-from imagemill.train.optimizers import build_optimizer, set_rate
-from imagemill.train.schedules import SCHEDULES
+from imagemill.train.progress import FitResult, Progress, Tally
+from imagemill.train.ranks import ALONE, Ranks
+from imagemill.train.schedules import rate_share
+from imagemill.train.state import restore_state, state_tensors
+from imagemill.train.step import Stepper
+from imagemill.train.stopping import Agreement, StopRequest
+from imagemill.train.strategies import Single, strategy_of
 
-_REPORT_SECONDS = 1.0
-# Ranks agree on a checkpoint only every so many steps: asking costs a message.
-_AGREEMENT_STEPS = 16
+SUSPECTS = "suspects.json"
+_NAMED = 5  # keys in a message
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How training stands after a step."""
-
-    step: int  # steps taken, of `total_steps`
-    total_steps: int
-    epoch: int  # epochs finished
-    loss: float  # mean since the last report
-    accuracy: float  # on augmented train images, since the last report
-    learning_rate: float
-    images_per_second: float
-    seconds_left: float
-    ends_epoch: bool
-    ledger: Account | None = None  # of the epoch that ends
+Judge = Callable[[nn.Module], float]
+Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """What a finished training says of itself."""
+class StoppedError(Exception):
+    """Training was asked to end; its checkpoint is written and it can be gone on with."""
 
-    steps: int
-    loss: float  # of the last report
-    cpu_seconds: float  # of this process, over all resumptions
-    resumed_at: int  # step; 0 if it was not resumed
-    ledger: list[Account] = field(default_factory=list)  # an account for each epoch
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that train together."""
-
-    rank: int
-    world: int
-
-    def summed(self, tensor: Tensor) -> Tensor:
-        """Sum over all ranks, on all ranks."""
-        if self.world > 1:
-            torch.distributed.all_reduce(tensor)
-        return tensor
-
-    def agreed(self, wish: bool, device: torch.device) -> bool:
-        """What rank 0 wishes."""
-        if self.world == 1:
-            return wish
-        flag = torch.tensor([wish], dtype=torch.uint8, device=device)
-        torch.distributed.broadcast(flag, 0)
-        return bool(flag.item())
-
-
-ALONE = Ranks(rank=0, world=1)
+    def __init__(self, step: int, total_steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {total_steps}")
 
 
 def fit(
@@ -97,10 +66,12 @@ def fit(
     epochs: int,
     learning_rate: float,
     teacher: Teacher | None,
-    report: Callable[[Progress], None],
-    ranks: Ranks = ALONE,
+    report: Report,
+    judge: Judge | None = None,
+    ranks: Ranks | None = None,
     machine: Machine | None = None,
     checkpoints: Path | None = None,
+    request: StopRequest | None = None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -113,19 +84,32 @@ def fit(
         learning_rate: Peak of the schedule.
         teacher: Whose outputs to learn beside the labels, if any.
         report: Called about once a second and at the end of each epoch, on rank 0.
-        ranks: This process among those that train together.
+        judge: Top-1 on val, called by all ranks at the end of each epoch; without it training is
+            not stopped early.
+        ranks: This process among those that train together by `train.strategy`; None: it trains
+            alone, whatever the strategy.
         machine: Where to compute; by default chosen from `train`.
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
+        request: Whether this process was asked to end.
 
     Raises:
-        TrainingError: the loss is not finite, or the ledger is not whole.
+        TrainingError: the loss is not finite or exploded, or the ledger is not whole.
         LoaderError: a decoding process died or hangs, or a shard could not be fetched.
         IntegrityError: a shard is missing or damaged, or an image cannot be decoded.
+        StoppedError: it was asked to end, and a checkpoint is written.
     """
     machine = machine or choose_machine(train)
     policy = compile_policy(augment.online, seed=augment.seed, online=True)
     plan = _Plan(train, augment, policy, epochs, learning_rate)
-    return _Run(model, images, plan, machine, ranks, teacher).run(report, checkpoints)
+    if ranks is None:
+        strategy = Single(train, ALONE, machine)
+    else:
+        strategy = strategy_of(train, ranks, machine)
+    run = _Run(model, images, plan, strategy, teacher)
+    try:
+        return run.run(report, judge, checkpoints, request or StopRequest())
+    finally:
+        strategy.close()
 
 
 @dataclass(frozen=True)
@@ -142,77 +126,100 @@ class _Plan:
 class _Run:
     """One training: what stays the same over its steps, and the ledger."""
 
-    def __init__(  # noqa: PLR0917  # private, called once
+    def __init__(
         self,
         model: nn.Module,
         images: SplitImages,
         plan: _Plan,
-        machine: Machine,
-        ranks: Ranks,
+        strategy: Single,
         teacher: Teacher | None,
     ) -> None:
-        self.model = model.to(machine.device).to(memory_format=machine.memory_format).train()
-        self.replica = self._replicated(machine, ranks)
-        self.optimizer: Optimizer = build_optimizer(model, plan.train)
+        self.machine, self.ranks, self.strategy = strategy.machine, strategy.ranks, strategy
+        layout = self.machine.memory_format
+        self.model = model.to(self.machine.device).to(memory_format=layout).train()
+        self.stepper = Stepper(model, strategy, plan.train, self.machine, teacher)
+        self.ema = Ema(model, plan.train.ema) if plan.train.ema else None
         self.images, self.plan, self.train = images, plan, plan.train
-        self.machine, self.ranks, self.teacher = machine, ranks, teacher
         self.steps = plan_of(
             images,
             seed=plan.train.seed,
             batch_size=plan.train.batch_size,
-            share=Share(ranks.rank, ranks.world),
+            share=Share(self.ranks.rank, self.ranks.world),
             rows=partial(needed, plan.policy),
         )
         self.total_steps = plan.epochs * self.steps.steps_per_epoch
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
+        self.best = Best(plan.train.early_stopping)
 
-    def run(self, report: Callable[[Progress], None], checkpoints: Path | None) -> FitResult:
+    def run(
+        self,
+        report: Report,
+        judge: Judge | None,
+        checkpoints: Path | None,
+        request: StopRequest,
+    ) -> FitResult:
         first, cpu_before = self._resumed(checkpoints)
-        watch = _Watch(first, self.total_steps, self.steps.steps_per_epoch)
-        cpu_start, last_saved = time.process_time(), time.monotonic()
+        cpu_start = time.process_time()
+        tally = Tally(first, self.total_steps, self.steps.steps_per_epoch)
+        agreement = Agreement(self.ranks, self.train.checkpoint_seconds, request, first=first)
+        done = first
+        for batch, waited in self._batches(first):
+            done, rate = batch.step.number + 1, self._rate(batch.step.number)
+            loss, hits = self._step(batch, rate, checkpoints)
+            tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
+            ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
+            if ends_epoch or tally.due():
+                account = self._settled() if ends_epoch else None
+                top1 = self._judged(judge) if ends_epoch and judge else None
+                is_best = top1 is not None and self.best.take(top1, done)
+                told = tally.take(
+                    done, rate, val_top1=top1, account=account, measured=self._measured()
+                )
+                if self.ranks.reports:
+                    report(told)
+            decision = agreement.after(done)
+            if checkpoints and (decision.save or is_best):
+                self._save(checkpoints, done, cpu_before + time.process_time() - cpu_start)
+            if decision.stop and done < self.total_steps:
+                raise StoppedError(done, self.total_steps)
+            if self.best.is_over:
+                break
+        cpu_seconds = cpu_before + time.process_time() - cpu_start
+        best_epoch = self._finish(checkpoints)
+        return FitResult(
+            done, tally.last_loss, cpu_seconds, first, tally.wait_share, best_epoch, self.accounts
+        )
+
+    def _batches(self, first: int) -> Iterator[tuple[Batch, float]]:
+        """Each batch and the seconds spent waiting for it."""
         device = str(self.machine.device) if self.machine.device.type == "cuda" else None
         with Loader(self.images, self.steps, self.plan.augment, device=device) as loader:
-            for batch in loader.batches(first, self.total_steps):
-                done, rate = batch.step.number + 1, self._rate(batch.step.number)
-                watch.add(self._step(batch, rate), len(batch.step.positions_G))
-                ends_epoch = done % self.steps.steps_per_epoch == 0
-                account = self._settled() if ends_epoch else None
-                if ends_epoch or watch.due():
-                    self._report(watch.take(done, rate, ends_epoch, account), report)
-                if checkpoints and done % _AGREEMENT_STEPS == 0:
-                    due = time.monotonic() - last_saved >= self.train.checkpoint_seconds
-                    if self.ranks.agreed(due, self.machine.device):
-                        elapsed = cpu_before + time.process_time() - cpu_start
-                        self._save(checkpoints, done, elapsed)
-                        last_saved = time.monotonic()
-        cpu_seconds = cpu_before + time.process_time() - cpu_start
-        self.model.eval()
-        return FitResult(self.total_steps, watch.last_loss, cpu_seconds, first, self.accounts)
+            batches = loader.batches(first, self.total_steps)
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch, time.perf_counter() - asked
 
-    def _step(self, batch: Batch, rate: float) -> tuple[float, float, int]:
-        """One optimiser step; returns this rank's sum of losses, hits and number of samples."""
+    def _step(self, batch: Batch, rate: float, checkpoints: Path | None) -> tuple[float, float]:
+        """One optimiser step; returns sums of losses and hits over this rank's samples."""
         step = batch.step
         if self.ledger is not None:
             self.ledger.consume(step.own())
         images_BCHW, targets = self._fed(batch)
-        with self.machine.autocast():
-            logits_BK = self.replica(images_BCHW)
-        wanted = targets.for_loss(logits_BK.shape[1])
-        losses_B = LOSSES[self.train.loss](logits_BK, wanted, self.train.label_smoothing)
-        if self.teacher is not None:
-            with self.machine.autocast():
-                losses_B = self.teacher.blend(losses_B, logits_BK, images_BCHW)
         counted = float(step.num_own > 0)
-        # Replicas average gradients over ranks: times their number gives the global batch's mean.
-        loss = losses_B.sum() * (counted * self.ranks.world / len(step.positions_G))
-        set_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        self.optimizer.step()
-        hits = (logits_BK.argmax(1) == targets.dominant()).sum()
-        sums = torch.stack([losses_B.detach().sum(), hits]).tolist()
-        return sums[0] * counted, sums[1] * counted, step.num_own
+        sums = self.stepper.take(
+            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate
+        )
+        if self.ema is not None:
+            self.ema.update(self.model, step.number + 1)
+        loss, hits = sums[0].item() * counted, sums[1].item() * counted
+        mean = loss / max(step.num_own, 1)
+        if not mean <= (self.train.max_loss or math.inf) or mean == math.inf:
+            raise TrainingError(self._exploded(mean, batch, checkpoints))
+        return loss, hits
 
     def _fed(self, batch: Batch) -> tuple[Tensor, Targets]:
         """Images in 0..1 [B, C, H, W] and what they should be told to be, on the device."""
@@ -226,6 +233,9 @@ class _Run:
         )
         moved = torch.from_numpy(made.images_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
         images_BCHW = moved.to(torch.float32, memory_format=self.machine.memory_format).div_(255)
+        size = self.train.size_at(batch.step.number, self.total_steps)
+        if size != images_BCHW.shape[-1]:
+            images_BCHW = F.interpolate(images_BCHW, (size, size), mode="area")
         return images_BCHW, self._targets(made)
 
     def _targets(self, made: Fed) -> Targets:
@@ -237,17 +247,33 @@ class _Run:
         return Targets(own_B, others_B, shares_B)
 
     def _rate(self, step: int) -> float:
-        share = SCHEDULES[self.train.schedule](step, self.total_steps, self.train.warmup)
-        return self.plan.learning_rate * share
+        return self.plan.learning_rate * rate_share(self.train, step, self.total_steps)
 
-    def _report(self, progress: Progress, report: Callable[[Progress], None]) -> None:
-        if not math.isfinite(progress.loss):
-            raise TrainingError(
-                f"the loss is {progress.loss} at step {progress.step}: lower train.learning_rate "
-                f"(now {self.plan.learning_rate:g}) or lengthen train.warmup"
-            )
-        if self.ranks.rank == 0:
-            report(progress)
+    def _exploded(self, loss: float, batch: Batch, checkpoints: Path | None) -> str:
+        """What to say of a step whose loss is no number, or too large."""
+        keys = [self.images.keys[int(position)] for position in batch.step.own()]
+        named = ", ".join(map(repr, keys[:_NAMED]))
+        rest = ""
+        if len(keys) > _NAMED:
+            rest = f" and {len(keys) - _NAMED} more"
+        if checkpoints is not None:
+            write_json(checkpoints.parent / SUSPECTS, keys)
+            rest += f" (all in {checkpoints.parent / SUSPECTS})"
+        return (
+            f"the loss is {loss:g} at step {batch.step.number + 1}: lower train.learning_rate "
+            f"(now {self.plan.learning_rate:g}) or lengthen train.warmup; or look at the images "
+            f"of this step: {named}{rest}"
+        )
+
+    def _judged(self, judge: Judge) -> float:
+        self.strategy.settle(self.model)
+        if self.ema is None:
+            return judge(self.model)
+        with self.ema.in_place(self.model):
+            return judge(self.model)
+
+    def _measured(self) -> dict[str, float | None]:
+        return dict(self.strategy.measured())
 
     def _settled(self) -> Account | None:
         """The account of the epoch that just ended."""
@@ -265,76 +291,61 @@ class _Run:
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
+        self.strategy.settle(self.model)
         counts_N = self._counts()
-        if self.ranks.rank == 0:
-            position = Position(
-                step=step,
-                elapsed_cpu_seconds=cpu_seconds,
-                accounts=tuple(self.accounts),
-                consumed=self.ledger.digest_of(counts_N) if self.ledger else None,
-            )
-            save_checkpoint(checkpoints, position, self.model, self.optimizer, counts_N)
+        position = Position(
+            step=step,
+            elapsed_cpu_seconds=cpu_seconds,
+            accounts=tuple(self.accounts),
+            consumed=self.ledger.digest_of(counts_N) if self.ledger else None,
+            best_step=self.best.step,
+            best_top1=self.best.top1,
+        )
+        temporary = begin_checkpoint(checkpoints, step, makes=self.ranks.reports)
+        self.ranks.meet()  # nobody writes before the folder is there
+        tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N)}
+        self.strategy.write(temporary, tensors)
+        self.ranks.meet()  # nor is it given its name before all have written
+        if self.ranks.reports:
+            finish_checkpoint(checkpoints, position, keep=self.train.keep_checkpoints)
 
     def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
         """First step to take and CPU seconds spent before."""
-        found = load_checkpoint(checkpoints, self.model, self.optimizer) if checkpoints else None
+        found = newest_checkpoint(checkpoints) if checkpoints else None
         if found is None:
             return 0, 0.0
-        position, counts_N = found
+        folder, position = found
+        counts_N: Counts = self._restore(folder)["ledger"].numpy().copy()
         self.accounts = list(position.accounts)
+        if position.best_step is not None:
+            stale = (position.step - position.best_step) // self.steps.steps_per_epoch
+            self.best.resume(position.best_top1, position.best_step, stale)
         if self.ledger is not None:
             before_C = self.steps.consumed(position.step)
             self.ledger.resume(counts_N, before_C, keep=self.ranks.rank == 0)
         return position.step, position.elapsed_cpu_seconds
 
-    def _replicated(self, machine: Machine, ranks: Ranks) -> nn.Module:
-        if ranks.world == 1:
-            return self.model
-        devices = [machine.device] if machine.device.type == "cuda" else None
-        replica: nn.Module = DistributedDataParallel(self.model, device_ids=devices)
-        return replica
+    def _restore(self, folder: Path) -> dict[str, Tensor]:
+        like = {**self._tensors(), "ledger": torch.zeros(len(self.images), dtype=torch.int32)}
+        tensors = self.strategy.read(folder, like)
+        restore_state(tensors, self.model, self.stepper.optimizer, self.ema, self.stepper.scaler)
+        return tensors
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return state_tensors(self.model, self.stepper.optimizer, self.ema, self.stepper.scaler)
 
-class _Watch:
-    """Sums up steps between two reports."""
-
-    def __init__(self, first: int, total_steps: int, steps_per_epoch: int) -> None:
-        self._first, self._total, self._per_epoch = first, total_steps, steps_per_epoch
-        self._start = self._last = time.monotonic()
-        self._clear()
-        self.last_loss = math.nan
-
-    def add(self, sums: tuple[float, float, int], num_images: int) -> None:
-        loss, hits, own = sums
-        self._loss += loss
-        self._hits += hits
-        self._own += own
-        self._images += num_images
-
-    def due(self) -> bool:
-        return time.monotonic() - self._last >= _REPORT_SECONDS
-
-    def take(self, steps: int, rate: float, ends_epoch: bool, account: Account | None) -> Progress:
-        now = time.monotonic()
-        per_step = (now - self._start) / (steps - self._first)
-        own = max(self._own, 1)
-        self.last_loss = self._loss / own
-        progress = Progress(
-            step=steps,
-            total_steps=self._total,
-            epoch=steps // self._per_epoch,
-            loss=self.last_loss,
-            accuracy=self._hits / own,
-            learning_rate=rate,
-            images_per_second=self._images / (now - self._last),
-            seconds_left=per_step * (self._total - steps),
-            ends_epoch=ends_epoch,
-            ledger=account,
-        )
-        self._last = now
-        self._clear()
-        return progress
-
-    def _clear(self) -> None:
-        self._loss = self._hits = 0.0
-        self._own = self._images = 0  # samples of this rank, of all ranks
+    def _finish(self, checkpoints: Path | None) -> int | None:
+        """Leave the weights to keep in the model; returns the epoch they are of if it is no more
+        than one of those taken."""
+        self.strategy.settle(self.model)
+        best = self.best.step
+        if self.train.early_stopping and checkpoints and best is not None:
+            folder = checkpoint_of(checkpoints, best)
+            if folder is not None:
+                self._restore(folder)
+        if self.ema is not None:
+            self.ema.put_into(self.model)
+        self.model.eval()
+        if self.train.early_stopping and best is not None:
+            return best // self.steps.steps_per_epoch
+        return None

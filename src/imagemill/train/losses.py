@@ -35,6 +35,14 @@ class Targets:
         shares_B1 = self.shares_B[:, None]
         return shares_B1 * own_BK + (1 - shares_B1) * others_BK
 
+    def split(self, parts: int) -> "list[Targets]":
+        """The targets of so many parts of the batch, in order; sizes differ by one at most."""
+        own = self.own_B.tensor_split(parts)
+        if self.others_B is None or self.shares_B is None:
+            return [Targets(part) for part in own]
+        others, shares = self.others_B.tensor_split(parts), self.shares_B.tensor_split(parts)
+        return [Targets(*part) for part in zip(own, others, shares, strict=True)]
+
     def dominant(self) -> Tensor:
         """The class with the larger share, [B]: what accuracy counts."""
         if self.others_B is None or self.shares_B is None:

@@ -48,12 +48,14 @@ def choose_machine(train: TrainParams, *, local_rank: int = 0) -> Machine:
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(device)
-    precision = torch.float32
-    if train.precision == "bfloat16" or (
-        train.precision == "auto" and computes_in_bfloat16(device)
-    ):
-        precision = torch.bfloat16
-    return Machine(device, precision, train.channels_last)
+    return Machine(device, _precision(train.precision, device), train.channels_last)
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        wanted = "bfloat16" if computes_in_bfloat16(device) else "float32"
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return named[wanted]
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from imagemill.params import TrainParams
 from imagemill.train.muon import Muon
@@ -39,6 +39,16 @@ def adamw(model: nn.Module, train: TrainParams) -> Optimizer:
     return AdamW(_learned(model), lr=1.0, weight_decay=train.weight_decay, fused=True)
 
 
+def rmsprop(model: nn.Module, train: TrainParams) -> Optimizer:
+    """Gradients divided by their running root mean square.
+
+    Source: Tieleman and Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning".
+    """
+    return RMSprop(
+        _learned(model), lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay
+    )
+
+
 def muon(model: nn.Module, train: TrainParams) -> Optimizer:
     """Muon for the filters of convolutions, Nesterov SGD for everything else."""
     learned = _learned(model)
@@ -55,6 +65,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, TrainParams], Optimizer]] = {
     "nesterov": nesterov,
     "adam": adam,
     "adamw": adamw,
+    "rmsprop": rmsprop,
     "muon": muon,
 }
 

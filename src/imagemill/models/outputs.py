@@ -1,0 +1,7 @@
+"""placeholder until the models' own lands"""
+
+from torch import Tensor
+
+
+def split_outputs(outputs: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+    return outputs, []

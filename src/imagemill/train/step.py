@@ -1,0 +1,132 @@
+"""One optimiser step: forward, backward, and what stands between gradients and new weights.
+
+Shapes: B samples of this rank in a step, K classes, C H W pixels.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from imagemill.models import split_outputs
+from imagemill.params import TrainParams
+from imagemill.train.losses import LOSSES, Targets, Teacher
+from imagemill.train.machine import Machine
+from imagemill.train.optimizers import set_rate
+from imagemill.train.strategies import Single
+
+
+class Stepper:
+    """Takes steps with a model.
+
+    Args:
+        model: On its device.
+        strategy: How ranks come to the same weights.
+        train: Loss, accumulation, clipping and the optimiser.
+        machine: Where to compute.
+        teacher: Whose outputs to learn beside the labels, if any.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Single,
+        train: TrainParams,
+        machine: Machine,
+        teacher: Teacher | None,
+    ) -> None:
+        self.model, self.train, self.machine, self.teacher = model, train, machine, teacher
+        self.strategy = strategy
+        replica = strategy.replicate(model)
+        # Callable all the same; torch types it as a function.
+        self.replica: Callable[[Tensor], Any] = torch.compile(replica) if train.compile else replica
+        self._combined = partial(strategy.combined, replica)
+        self.optimizer: Optimizer = strategy.optimizer(model)
+        self.scaler = torch.amp.GradScaler(
+            machine.device.type, enabled=machine.precision == torch.float16
+        )
+        self._loss = LOSSES[train.loss]
+
+    def take(
+        self, images_BCHW: Tensor, targets: Targets, *, share: float, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            images_BCHW: Float32 in 0..1.
+            targets: Of these images.
+            share: What the sum of this rank's losses is multiplied with to be its part of the
+                global batch's mean; 0 on a rank whose image counts for nothing.
+            rate: Learning rate.
+
+        Returns:
+            Sum of losses and number of hits over the B images, on the device.
+        """
+        set_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        hits: list[Tensor] = []
+        for part_BCHW, wanted, last in self._parts(images_BCHW, targets):
+            with self._combined(last=last):
+                losses_B, logits_BK = self._forward(part_BCHW, wanted)
+                total = losses_B.sum()
+                scaled = self.scaler.scale(total * (share * self.strategy.loss_factor))
+                scaled.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            losses.append(total.detach())
+            hits.append((logits_BK.argmax(1) == wanted.dominant()).sum())
+        self.strategy.combine(self.model)
+        self._shape_gradients()
+        self._step()
+        if len(losses) == 1:
+            return losses[0], hits[0]
+        return torch.stack(losses).sum(), torch.stack(hits).sum()
+
+    def _parts(
+        self, images_BCHW: Tensor, targets: Targets
+    ) -> Iterator[tuple[Tensor, Targets, bool]]:
+        count = min(self.train.accumulate or 1, len(images_BCHW))
+        if count == 1:
+            yield images_BCHW, targets, True
+            return
+        parts = zip(images_BCHW.tensor_split(count), targets.split(count), strict=True)
+        for number, (part_BCHW, wanted) in enumerate(parts):
+            yield part_BCHW, wanted, number == count - 1
+
+    def _forward(self, images_BCHW: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Losses [B] and logits [B, K]."""
+        with self.machine.autocast():
+            outputs = self.replica(images_BCHW)
+        logits_BK, auxiliaries = split_outputs(outputs)
+        wanted = targets.for_loss(logits_BK.shape[1])
+        losses_B = self._loss(logits_BK, wanted, self.train.label_smoothing)
+        for weight, auxiliary_BK in auxiliaries:
+            losses_B = losses_B + weight * self._loss(
+                auxiliary_BK, wanted, self.train.label_smoothing
+            )
+        if self.teacher is not None:
+            with self.machine.autocast():
+                losses_B = self.teacher.blend(losses_B, logits_BK, images_BCHW)
+        return losses_B, logits_BK
+
+    @torch.no_grad()
+    def _shape_gradients(self) -> None:
+        """L1's part, then clipping, on the gradient of the global batch."""
+        if self.train.l1 is None and self.train.clip_norm is None:
+            return
+        self.scaler.unscale_(self.optimizer)
+        if self.train.l1 is not None:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None and parameter.ndim > 1:
+                    parameter.grad.add_(parameter.sign(), alpha=self.train.l1)
+        if self.train.clip_norm is not None:
+            self.strategy.clip(self.model, self.train.clip_norm)
+
+    def _step(self) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.strategy.take_step(self.optimizer)
