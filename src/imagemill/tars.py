@@ -8,14 +8,13 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from gzip import GzipFile
 from pathlib import Path
-from typing import IO, BinaryIO, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from imagemill.errors import SourceError
+
+if TYPE_CHECKING:
+    from gzip import GzipFile
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -50,7 +49,7 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def members_of(
-    stream: IO[bytes] | GzipFile, path: Path | str, *, total_bytes: int
+    stream: "IO[bytes] | GzipFile", path: Path | str, *, total_bytes: int
 ) -> Iterator[Member]:
     """Walk the headers of a tar that is read from a stream; `path` is for messages.
 
@@ -99,7 +98,7 @@ def _override_size(override: dict[str, str], header: bytes) -> int:
 
 def _read_extended(
     kind: bytes,
-    stream: IO[bytes] | GzipFile,
+    stream: "IO[bytes] | GzipFile",
     size: int,
     path: Path | str,
     *,
@@ -155,10 +154,9 @@ _MAGIC = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
 _FIXED_SUM = sum(_OWNER) + sum(_TIME) + sum(b" " * 8) + sum(_MAGIC)
 # name, owner, size, time, checksum, kind, magic, prefix; short fields are filled up with zeros.
 _HEADER = struct.Struct(f"100s {len(_OWNER)}s 12s {len(_TIME)}s 8s c {len(_MAGIC)}s 167s")
-
-_TEMPLATE = np.frombuffer(
-    _HEADER.pack(b"", _OWNER, b"0" * 11, _TIME, b" " * 8, b"0", _MAGIC, b""), np.uint8
-)
+# What follows the checksum of a file whose name fits its field.
+_FILE = b"0" + _MAGIC + bytes(167)
+_NAME_FILLINGS = [bytes(100 - length) for length in range(101)]
 
 
 def filling(size_bytes: int) -> bytes:
@@ -172,38 +170,26 @@ def member(name: str, content: bytes) -> bytes:
 
 
 def headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
-    """Headers of many files at once, at a quarter of the time that each alone would take.
+    """Headers of many files at once, in two thirds of the time that each alone would take.
 
     Args:
         names: Of the files.
         sizes: Of their contents, bytes.
     """
-    if not names:
-        return []
-    raw = [name.encode("utf-8", "surrogateescape") for name in names]
-    blocks_NB = np.empty((len(raw), BLOCK), np.uint8)
-    blocks_NB[:] = _TEMPLATE
-    names_NC = np.array(raw, "S100").view(np.uint8).reshape(-1, 100)
-    blocks_NB[:, :100] = names_NC
-    blocks_NB[:, 124:135] = _octal(np.array(sizes, np.int64), digits=11)
-    name_sums_N = names_NC.sum(axis=1, dtype=np.uint32)
-    size_sums_N = blocks_NB[:, 124:135].sum(axis=1, dtype=np.uint32)
-    blocks_NB[:, 148:154] = _octal(_FIXED_SUM + ord("0") + name_sums_N + size_sums_N, digits=6)
-    blocks_NB[:, 154] = 0
-    found: list[bytes] = blocks_NB.view(f"V{BLOCK}").ravel().tolist()
-    if max(map(len, raw)) > 100:
-        for number, name in enumerate(raw):
-            if len(name) > 100:
-                found[number] = _header(names[number], sizes[number], b"0")
+    found = []
+    known: dict[int, tuple[bytes, int]] = {}
+    for name, size_bytes in zip(names, sizes, strict=True):
+        raw = name.encode("utf-8", "surrogateescape")
+        if len(raw) > 100:
+            found.append(_header(name, size_bytes, b"0"))
+            continue
+        if size_bytes not in known:
+            size = b"%011o\0" % size_bytes
+            known[size_bytes] = _OWNER + size + _TIME, _FIXED_SUM + _sum(size) + ord("0")
+        middle, total = known[size_bytes]
+        checksum = b"%06o\0 " % (total + _sum(raw))
+        found.append(raw + _NAME_FILLINGS[len(raw)] + middle + checksum + _FILE)
     return found
-
-
-def _octal(numbers_N: NDArray[np.int64], *, digits: int) -> NDArray[np.uint8]:
-    """Zero-padded octal digits as ASCII, [N, digits]."""
-    digits_ND = np.empty((len(numbers_N), digits), np.uint8)
-    for place in range(digits):
-        digits_ND[:, digits - 1 - place] = (numbers_N >> (3 * place)) & 7 | ord("0")
-    return digits_ND
 
 
 class TarWriter:
