@@ -8,6 +8,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
@@ -147,6 +148,7 @@ def _text(field: bytes) -> str:
 
 # Writing -------------------------------------------------------------------------------------
 
+NAME_BYTES = 100  # the field of a header; longer names take more
 # Everything of a header but name, size and checksum is the same for all members.
 _OWNER = b"0000644\0" + b"0000000\0" * 2
 _TIME = b"00000000000\0"
@@ -156,40 +158,54 @@ _FIXED_SUM = sum(_OWNER) + sum(_TIME) + sum(b" " * 8) + sum(_MAGIC)
 _HEADER = struct.Struct(f"100s {len(_OWNER)}s 12s {len(_TIME)}s 8s c {len(_MAGIC)}s 167s")
 # What follows the checksum of a file whose name fits its field.
 _FILE = b"0" + _MAGIC + bytes(167)
-_NAME_FILLINGS = [bytes(100 - length) for length in range(101)]
+_BEFORE_KIND = BLOCK - len(_FILE)
 
 
-def filling(size_bytes: int) -> bytes:
+def _filling(size_bytes: int) -> bytes:
     """What follows content of this size up to the next header."""
     return _FILLINGS[size_bytes % BLOCK]
 
 
-def member(name: str, content: bytes) -> bytes:
-    """A small file as it stands in a tar: header, content, filling."""
-    return b"".join((_header(name, len(content), b"0"), content, filling(len(content))))
+class Kind(NamedTuple):
+    """What members have in common whose names end alike and whose sizes are the same."""
+
+    ends: Sequence[bytes]  # of the field of the name, by the length of what is before the ending
+    before: bytes  # what is between name and checksum
+    total: int  # of the header's bytes, those of the name before the ending left out
+    after: bytes  # what follows the checksum; the content too, if it is the same for all
 
 
-def headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
-    """Headers of many files at once, in two thirds of the time that each alone would take.
+@lru_cache(maxsize=4096)
+def kind(ending: str, size_bytes: int, content: bytes | None = None) -> Kind:
+    """Members of which a `TarWriter` takes many at once.
 
     Args:
-        names: Of the files.
-        sizes: Of their contents, bytes.
+        ending: Of their names.
+        size_bytes: Of their content.
+        content: Itself, where it is the same for all.
     """
-    found = []
-    known: dict[int, tuple[bytes, int]] = {}
-    for name, size_bytes in zip(names, sizes, strict=True):
-        raw = name.encode("utf-8", "surrogateescape")
-        if len(raw) > 100:
-            found.append(_header(name, size_bytes, b"0"))
-            continue
-        if size_bytes not in known:
-            size = b"%011o\0" % size_bytes
-            known[size_bytes] = _OWNER + size + _TIME, _FIXED_SUM + _sum(size) + ord("0")
-        middle, total = known[size_bytes]
-        checksum = b"%06o\0 " % (total + _sum(raw))
-        found.append(raw + _NAME_FILLINGS[len(raw)] + middle + checksum + _FILE)
-    return found
+    assert size_bytes < 8**11, "ustar holds members below 8 GiB"
+    size = b"%011o\0" % size_bytes
+    ends = _ends(ending)
+    total = _FIXED_SUM + _sum(size) + ord("0") + _sum(ends[0])
+    after = _FILE if content is None else _FILE + content + _filling(size_bytes)
+    return Kind(ends, _OWNER + size + _TIME, total, after)
+
+
+@cache
+def _ends(ending: str) -> list[bytes]:
+    raw = ending.encode()
+    return [raw + bytes(NAME_BYTES - length) for length in range(len(raw), NAME_BYTES + 1)]
+
+
+class _Checksums(dict[int, bytes]):
+    """The field of a header by the sum of its bytes: there are a few thousand."""
+
+    def __missing__(self, total: int) -> bytes:
+        return self.setdefault(total, b"%06o\0 " % total)
+
+
+_CHECKSUMS = _Checksums()
 
 
 class TarWriter:
@@ -212,28 +228,44 @@ class TarWriter:
         """Append a file and return the offset of its content."""
         return self.add_chunks(name, len(content), (content,))
 
-    def add_many(
-        self, heads: Iterable[bytes], contents: Iterable[bytes], followers: Iterable[bytes]
+    def add_samples(
+        self,
+        stems: Iterable[str],
+        kinds: Iterable[Kind],
+        contents: Iterable[bytes],
+        followers: Iterable[Kind | None],
     ) -> list[int]:
-        """Append files whose headers are at hand.
+        """Append files, each with a small one behind it, in a third of the time of `add`.
 
         Args:
-            heads: See `headers`.
+            stems: What the names of both begin with, short enough for the field of a name.
+            kinds: Of the files.
             contents: Of the files; asked for one after the other.
-            followers: Whole members (see `member`) behind each file.
+            followers: The small files, contents included; None where there is none.
 
         Returns:
             The offsets of the contents.
         """
         offsets = []
-        for head, content, then in zip(heads, contents, followers, strict=True):
-            padding = _FILLINGS[len(content) % BLOCK]
-            offset = self.size_bytes + len(head)
-            offsets.append(offset)
-            self._collected += (head, content, padding, then)
-            self.size_bytes = offset + len(content) + len(padding) + len(then)
-            if self.size_bytes - self._written > _COLLECTED_BYTES:
+        collected, position = self._collected, self.size_bytes
+        full = self._written + _COLLECTED_BYTES
+        for stem, own, content, follower in zip(stems, kinds, contents, followers, strict=True):
+            ends, before, total, after = own
+            raw = stem.encode("utf-8", "surrogateescape")
+            length, stem_total, size = len(raw), _sum(raw), len(content)
+            checksum, padding = _CHECKSUMS[total + stem_total], _FILLINGS[size % BLOCK]
+            collected += (raw, ends[length], before, checksum, after, content, padding)
+            offsets.append(position + BLOCK)
+            position += BLOCK + size + len(padding)
+            if follower:
+                ends, before, total, after = follower
+                collected += (raw, ends[length], before, _CHECKSUMS[total + stem_total], after)
+                position += _BEFORE_KIND + len(after)
+            if position > full:
+                self.size_bytes = position
                 self._flush()
+                full = position + _COLLECTED_BYTES
+        self.size_bytes = position
         return offsets
 
     def add_chunks(self, name: str, size_bytes: int, chunks: Iterable[bytes]) -> int:
@@ -243,7 +275,7 @@ class TarWriter:
         for chunk in chunks:
             self._put(chunk)
         assert self.size_bytes - offset == size_bytes, f"{name}: content and size disagree"
-        self._put(filling(size_bytes))
+        self._put(_filling(size_bytes))
         return offset
 
     def add_folder(self, name: str) -> None:
@@ -263,7 +295,8 @@ class TarWriter:
             self._flush()
 
     def _flush(self) -> None:
-        parts, self._collected = self._collected, []
+        parts = self._collected[:]
+        self._collected.clear()
         holds_large = self.size_bytes - self._written > 2 * _COLLECTED_BYTES
         # One copy in memory costs less than a call for every small part.
         for content in parts if holds_large else (b"".join(parts),):

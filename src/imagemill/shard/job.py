@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+_LENGTH_BYTES = 8
 
 class ShardJob(NamedTuple):
     """One shard to be written."""
@@ -44,7 +45,7 @@ class PackedRows(NamedTuple):
     offset: list[int]
     size_bytes: list[int]
     sha256: list[str]
-    raw_sha256: list[str | None] | None = None  # None: not one was changed
+    raw_sha256: list[str | None]  # where the shard holds other bytes; empty: nowhere
 
 
 class WrittenShard(NamedTuple):
@@ -58,7 +59,8 @@ class WrittenShard(NamedTuple):
 
 def write_rows(stream: BinaryIO, rows: JobRows | PackedRows) -> None:
     """Append a batch to a file that `read_job_rows` or `read_packed_rows` will read."""
-    marshal.dump(tuple(rows), stream)
+    batch = marshal.dumps(tuple(rows))
+    stream.write(len(batch).to_bytes(_LENGTH_BYTES) + batch)
 
 
 def read_job_rows(job: ShardJob) -> Iterator[JobRows]:
@@ -83,5 +85,6 @@ def split_of(path: str) -> str:
 
 def _batches(path: Path) -> Iterator[tuple[list[object], ...]]:
     with path.open("rb") as stream:
-        while stream.peek(1):
-            yield marshal.load(stream)
+        while length := stream.read(_LENGTH_BYTES):
+            # Not `marshal.load`: it asks the stream for every value.
+            yield marshal.loads(stream.read(int.from_bytes(length)))

@@ -17,7 +17,7 @@ from imagemill.shard.job import (
     write_rows,
 )
 from imagemill.shard.raw_files import RawFiles
-from imagemill.tars import TarWriter, filling, headers, member
+from imagemill.tars import NAME_BYTES, Kind, TarWriter, kind
 from imagemill.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _TASK = TASKS["classification"]
 # Where Pillow's name of a format is not what its files are called.
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
+# Of keys: with any ending behind it such a name fits its field in a tar's header.
+_SHORT_BYTES = NAME_BYTES - 16
 
 
 def write_shard(job: ShardJob) -> WrittenShard:
@@ -92,58 +94,66 @@ class _Packer:
     def pack(self, rows: JobRows) -> PackedRows:
         """Append images and return what the index needs of them."""
         self.num_samples += len(rows.key)
-        followers = self._followers(rows)
-        if self._transform is None:
-            return self._pack_raw(rows, followers)
-        return self._pack_changed(rows, followers, self._transform)
+        if self._transform is None and _are_simple(rows):
+            return self._pack_together(rows)
+        return self._pack_one_by_one(rows)
 
-    def _pack_raw(self, rows: JobRows, followers: list[bytes]) -> PackedRows:
-        extensions = {form: _extension(form) for form in set(rows.format)}
-        names = [
-            f"{key}.{extensions[form]}" for key, form in zip(rows.key, rows.format, strict=True)
+    def _pack_together(self, rows: JobRows) -> PackedRows:
+        endings = {form: _ending(form) for form in set(rows.format)}
+        kinds = [
+            kind(endings[form], size)
+            for form, size in zip(rows.format, rows.size_bytes, strict=True)
         ]
-        heads = headers(names, rows.size_bytes)
-        offsets = self.tar.add_many(heads, self._raw.contents(rows), followers)
-        return PackedRows(offsets, rows.size_bytes, rows.sha256)
+        targets = {each: _target_kind(each) for each in set(rows.class_id)}
+        followers = [targets[each] for each in rows.class_id]
+        offsets = self.tar.add_samples(rows.key, kinds, self._raw.contents(rows), followers)
+        return PackedRows(offsets, rows.size_bytes, rows.sha256, [])
 
-    def _pack_changed(
-        self, rows: JobRows, followers: list[bytes], transform: "Transform"
-    ) -> PackedRows:
-        offsets, sizes, digests, raw_digests = [], [], [], []
-        for key, sha256, raw, form, then in zip(
-            rows.key, rows.sha256, self._raw.contents(rows), rows.format, followers, strict=True
+    def _pack_one_by_one(self, rows: JobRows) -> PackedRows:
+        packed = PackedRows([], [], [], [])
+        for key, sha256, raw, form, class_id, annotation in zip(
+            rows.key,
+            rows.sha256,
+            self._raw.contents(rows),
+            rows.format,
+            rows.class_id,
+            rows.annotation,
+            strict=True,
         ):
-            try:
-                content, form_now = transform(raw, form)
-            except IntegrityError as error:
-                raise IntegrityError(f"image {key!r} {error}") from None
-            head = headers([f"{key}.{_extension(form_now)}"], [len(content)])
-            offsets += self.tar.add_many(head, [content], [then])
+            content, form_now = self._changed(key, raw, form)
+            packed.offset.append(self.tar.add(f"{key}{_ending(form_now)}", content))
             same = content == raw
-            sizes.append(len(content))
-            digests.append(sha256 if same else hashlib.sha256(content).hexdigest())
-            raw_digests.append(None if same else sha256)
-        return PackedRows(offsets, sizes, digests, raw_digests)
-
-    def _followers(self, rows: JobRows) -> list[bytes]:
-        """What stands behind each image: its target and its annotation as members."""
-        targets = {each: b"" if each is None else _TASK.pack(each) for each in set(rows.class_id)}
-        padded = {each: content + filling(len(content)) for each, content in targets.items()}
-        names = [f"{key}.{_TASK.extension}" for key in rows.key]
-        heads = headers(names, [len(targets[each]) for each in rows.class_id])
-        followers = [
-            b"" if each is None else head + padded[each]
-            for head, each in zip(heads, rows.class_id, strict=True)
-        ]
-        self._annotate(rows, followers)
-        return followers
-
-    def _annotate(self, rows: JobRows, followers: list[bytes]) -> None:
-        for number, (key, annotation) in enumerate(zip(rows.key, rows.annotation, strict=True)):
+            packed.size_bytes.append(len(content))
+            packed.sha256.append(sha256 if same else hashlib.sha256(content).hexdigest())
+            packed.raw_sha256.append(None if same else sha256)
+            if class_id is not None:
+                self.tar.add(f"{key}.{_TASK.extension}", _TASK.pack(class_id))
             if annotation is not None:
                 self.annotations.add(key, annotation)
-                followers[number] += member(f"{key}.json", annotation.encode())
+                self.tar.add(f"{key}.json", annotation.encode())
+        return packed
+
+    def _changed(self, key: str, content: bytes, form: str) -> tuple[bytes, str]:
+        if self._transform is None:
+            return content, form
+        try:
+            return self._transform(content, form)
+        except IntegrityError as error:
+            raise IntegrityError(f"image {key!r} {error}") from None
 
 
-def _extension(form: str) -> str:
-    return _EXTENSIONS.get(form) or form.lower()
+def _are_simple(rows: JobRows) -> bool:
+    """Whether all are an image and a target under short names, as most are."""
+    longest = max(map(len, map(str.encode, rows.key)))
+    return longest <= _SHORT_BYTES and rows.annotation.count(None) == len(rows.annotation)
+
+
+def _target_kind(class_id: int | None) -> Kind | None:
+    if class_id is None:
+        return None
+    content = _TASK.pack(class_id)
+    return kind(f".{_TASK.extension}", len(content), content)
+
+
+def _ending(form: str) -> str:
+    return f".{_EXTENSIONS.get(form) or form.lower()}"
