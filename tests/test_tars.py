@@ -1,5 +1,6 @@
 """Plain tars: what we write others read, what others write we read, and damage is noticed."""
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -67,6 +68,21 @@ def test_samples_at_once_are_as_files_one_by_one() -> None:
         assert stream.getvalue()[offset : offset + len(content)] == content
 
 
+def test_a_file_on_disk_holds_what_a_stream_does(tmp_path: Path) -> None:
+    """Small parts and large ones reach a file as they reach any stream, digest included."""
+    files = {f"{number:04d}": bytes([number % 256]) * (number * 40) for number in range(1500)}
+    stream = io.BytesIO()
+    digests = []
+    with (tmp_path / "a.tar").open("wb", buffering=0) as file:
+        for out in (stream, file):
+            writer = TarWriter(out)
+            for name, content in files.items():
+                writer.add(name, content)
+            digests.append(writer.close())
+    assert (tmp_path / "a.tar").read_bytes() == stream.getvalue() == written(files)
+    assert digests == [hashlib.sha256(stream.getvalue()).hexdigest()] * 2
+
+
 def test_largest_size_of_a_header() -> None:
     """One byte below 8 GiB is told as it is."""
     ends, before, total, after = kind(".x", 8**11 - 1)
@@ -77,8 +93,6 @@ def test_largest_size_of_a_header() -> None:
 
 def test_digest_is_that_of_the_file() -> None:
     """The sha256 taken on the way is the one of the bytes written."""
-    import hashlib
-
     stream = io.BytesIO()
     writer = TarWriter(stream)
     writer.add("a", b"content")

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 _LENGTH_BYTES = 8
 
+
 class ShardJob(NamedTuple):
     """One shard to be written."""
 
