@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ from tqdm import tqdm
 
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
-from imagemill.tracking import Curves, open_curves
+from imagemill.tracking import Curves, find_start, open_curves
 from imagemill.tracking.curves import CURVES
-from imagemill.train.job import Line, prepare, publish
+from imagemill.train.job import Job, Line, prepare, prepare_pretraining, pretrained, publish
 from imagemill.train.launch import train_processes
+from imagemill.train.origin import Origin
 from pipelines.tracker import Tracker
 
 _LOG_SECONDS = 5.0
@@ -20,23 +23,56 @@ _LOG_SECONDS = 5.0
 
 def train(root: Path, params: Params, tracker: Tracker) -> None:
     """Train the base model and publish it as models/base; a killed training is gone on with."""
-    job = tracker.step(prepare, root, params)
-    tracker.log(f"training {params.train.model}, {params.train.processes} process(es)")
-    tags = {"training": job.folder.name, "data_digest": job.data.digest}
-    curves = open_curves(root, params.register_, f"train {params.train.model}", tags)
-    try:
-        with _Follower(tracker, curves) as follower:
-            tracker.step(train_processes, job, follower.follow)
+    origin = tracker.step(find_start, root, params)
+    if params.train.pretrain is not None:
+        origin = _pretrain(root, params, origin, tracker)
+    job = tracker.step(prepare, root, params, origin)
+    tracker.log(
+        f"training {params.train.model}, {params.train.processes} process(es), started from "
+        f"{job.start}"
+    )
+    curves = _follow(root, params, job, f"train {params.train.model}", tracker)
+    with _ending(curves):
         metrics = tracker.step(publish, job)
-    except BaseException as error:
-        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
     curves.close("FINISHED", sha256=ModelCard.read(root / MODELS / BASE / "model.json").sha256)
+    for sentence in metrics["started_from"]["told"]:
+        tracker.log(sentence)
     tracker.log(
         f"trained: val top-1 {metrics['val_top1']:.2%} after "
         f"{metrics['training_cpu_seconds']:.1f} CPU seconds ({metrics['machine']}); "
         f"ledger: {_told(metrics['ledger'])}"
     )
+
+
+def _pretrain(root: Path, params: Params, origin: Origin, tracker: Tracker) -> Origin:
+    """Learn from images without labels, unless that was done before."""
+    job = tracker.step(prepare_pretraining, root, params, origin)
+    found = pretrained(job)
+    if found is None:
+        tracker.log(f"pre-training {params.train.model}, started from {job.start}")
+        _follow(root, params, job, f"pre-train {params.train.model}", tracker).close("FINISHED")
+        found = pretrained(job)
+        assert found is not None, "a pre-training that ended well leaves its weights"
+    return found
+
+
+def _follow(root: Path, params: Params, job: Job, name: str, tracker: Tracker) -> Curves:
+    """Run a job's processes to their end; returns its curves, still open."""
+    tags = {"training": job.folder.name, "data_digest": job.data.digest}
+    curves = open_curves(root, params.register_, name, tags, job.start)
+    with _ending(curves), _Follower(tracker, curves) as follower:
+        tracker.step(train_processes, job, follower.follow)
+    return curves
+
+
+@contextmanager
+def _ending(curves: Curves) -> Iterator[None]:
+    """What goes wrong inside the block ends the run of the curves."""
+    try:
+        yield
+    except BaseException as error:
+        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 def _told(ledger: list[dict[str, Any]]) -> str:

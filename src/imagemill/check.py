@@ -9,6 +9,7 @@ from imagemill.label_review.review import require_cleanlab
 from imagemill.models import model_named
 from imagemill.params import Params
 from imagemill.runtimes import RUNTIMES
+from imagemill.train.origin import CHAMPION, PUBLISHED
 
 
 def check(root: Path, params: Params) -> None:
@@ -54,8 +55,8 @@ def _check_model(key: str, name: str, input_size: int) -> None:
 
 
 def _check_weights(root: Path, init_from: str | None) -> None:
-    # A registered model (models:/...) is looked up where it is used.
-    if init_from is None or init_from.startswith("models:/"):
+    # A registered model and published weights are looked up where they are used.
+    if init_from is None or init_from in (CHAMPION, PUBLISHED) or init_from.startswith("models:/"):
         return
     if not (root / init_from).is_file():
         raise SourceError(f"train.init_from: {root / init_from} does not exist")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from imagemill.errors import InputSizeError, UnknownNameError
+from imagemill.models.efficientnet_lite import EfficientNetLite
 from imagemill.models.fast import FastCifar, FastMnist
 from imagemill.models.normalise import Normalise
 from imagemill.models.resnet import CifarResNet
@@ -31,6 +32,7 @@ MODELS: dict[str, Model] = {
     "fast_mnist": Model(FastMnist, FastMnist.MINIMUM_SIZE),
     "fast_cifar": Model(FastCifar, FastCifar.MINIMUM_SIZE),
     "resnet20": Model(CifarResNet.with_20_layers, CifarResNet.MINIMUM_SIZE),
+    "efficientnet_lite0": Model(EfficientNetLite, EfficientNetLite.MINIMUM_SIZE),
 }
 
 

@@ -195,6 +195,21 @@ class TrainParams(Section):
             raise ValueError("transfer needs weights: set init_from or pretrain")
         return self
 
+    @model_validator(mode="after")
+    def _transfer_fits(self) -> Self:
+        if self.transfer is None or self.transfer.mode != "finetune":
+            return self
+        if self.optimizer == "muon":
+            raise ValueError(
+                "muon brings filters to a norm of its own, which undoes what a body has learned; "
+                "choose another optimizer for mode finetune"
+            )
+        if self.transfer.freezes and self.strategy not in ("single", "ddp"):
+            raise ValueError(
+                f"unfreeze and body_rate: 0 work with strategy single or ddp, got {self.strategy}"
+            )
+        return self
+
     def size_at(self, step: int, total_steps: int) -> int:
         """Height and width the net sees at a step, pixels."""
         size = self.input_size

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagemill.params import RegisterParams
+from imagemill.records import Start
 from imagemill.tracking.entries import Point, RunStatus
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ class Curves:
 
 
 def open_curves(
-    root: Path, settings: RegisterParams, run_name: str, tags: Mapping[str, str]
+    root: Path,
+    settings: RegisterParams,
+    run_name: str,
+    tags: Mapping[str, str],
+    start: Start | None = None,
 ) -> Curves:
     """Begin the MLflow run of a training.
 
@@ -77,6 +82,7 @@ def open_curves(
         settings: The section `register`.
         run_name: What the run is called.
         tags: What tells this training from others, such as `data_digest`.
+        start: What the training starts from: tags and parameters `started_from...` say it.
 
     Raises:
         ServiceError: the store cannot be used.
@@ -87,7 +93,22 @@ def open_curves(
     marks = {**tags, "kind": TRAINING}
     for killed in store.find_runs(marks, status="RUNNING"):
         store.end_run(killed, "KILLED")
-    return Curves(store, store.start_run(run_name, marks, parent=None))
+    run_id = store.start_run(run_name, marks, parent=None)
+    if start is not None:
+        told = start_marks(start)
+        store.log(run_id, params=told, tags=told)
+    return Curves(store, run_id)
+
+
+def start_marks(start: Start) -> dict[str, str]:
+    """What a training starts from, as tags and parameters."""
+    marks = {
+        "started_from": start.name,
+        "started_from_kind": start.kind,
+        "started_from_version": start.version,
+        "started_from_sha256": start.sha256,
+    }
+    return {name: str(value) for name, value in marks.items() if value is not None}
 
 
 def curve_points(step: int, values: Mapping[str, float]) -> list[Point]:

@@ -11,13 +11,18 @@ from imagemill.params import BASE, AugmentParams, LoadingParams, Params, TrainPa
 from imagemill.records import (
     AUGMENTED_INDEX,
     MODELS,
+    RANDOM,
+    SHARD_INDEX,
     SHARD_MANIFEST,
     STATE,
     Record,
     ShardManifest,
+    Start,
     sha256_of_file,
     write_bytes,
 )
+from imagemill.train.origin import FROM_NOTHING, Origin
+from imagemill.train.subset import write_few_shot, write_unlabelled
 
 JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
     "job.json",
@@ -29,6 +34,8 @@ JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
     "checkpoints",
     "stopped.txt",
 )
+BODY = "body.safetensors"  # what pre-training leaves: a model without its head
+SOURCE = "source"  # folder of the project a job learns from, if that is a part of the whole
 # Not how many do it, and how: a checkpoint is gone on with on any number of processes.
 _TOPOLOGY = {
     *("strategy", "processes", "nodes", "launcher", "threads", "keep_memory", "restarts"),
@@ -47,42 +54,106 @@ class Job(Record):
     augment: AugmentParams
     loading: LoadingParams
     data: ShardManifest
+    start: Start = RANDOM
+    weights: Path | None = None  # what it starts from, as `start` tells it
+    source: Path  # the project whose train split it learns from; the root, or a part of it
+    pretrains: bool = False  # to learn from images without labels, not to train the model
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.data.channels, self.train.input_size, self.train.input_size
 
 
-def prepare(root: Path, params: Params) -> Job:
+def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
     """Write the job of training the base model; an unfinished one of the same work is taken up.
+
+    Args:
+        root: The project's root.
+        params: All sections.
+        origin: What it starts from.
 
     Raises:
         IntegrityError: shards or index are missing.
     """
-    data = ShardManifest.read(root / SHARD_MANIFEST)
     said = {
         "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
+        "index": sha256_of_file(root / AUGMENTED_INDEX),
+    }
+    job = _job(root, params, origin, said, "")
+    transfer = params.train.transfer
+    if transfer is not None and transfer.images_per_class is not None:
+        job.source = job.folder / SOURCE
+        write_few_shot(job.root, job.source, transfer.images_per_class, seed=params.train.seed)
+    job.write(job.folder / JOB)
+    return job
+
+
+def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
+    """Write the job of learning from images without labels, on one process.
+
+    The same work has the same folder and its result stays there, so it is done once.
+
+    Args:
+        root: The project's root.
+        params: All sections.
+        origin: What it starts from.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
+    alone = {"strategy": "single", "processes": 1, "nodes": None, "launcher": "torchrun"}
+    train = params.train.model_copy(update=alone)
+    elsewhere = {"transfer", "epochs", "batch_size", "learning_rate", "init_from"}
+    said = {
+        "train": train.model_dump(mode="json", exclude=_TOPOLOGY | elsewhere),
+        "index": sha256_of_file(root / SHARD_INDEX),
+    }
+    job = _job(root, params.model_copy(update={"train": train}), origin, said, "pretrain-")
+    job.source, job.pretrains = job.folder / SOURCE, True
+    write_unlabelled(job.root, job.source)
+    job.write(job.folder / JOB)
+    return job
+
+
+def pretrained(job: Job) -> Origin | None:
+    """What a job of pre-training left to start from; None: it is not done."""
+    file = job.folder / BODY
+    if not file.is_file():
+        return None
+    sizes = job.data.splits
+    count = sum(sizes[split].num_samples for split in ("train", "unlabelled") if split in sizes)
+    name = f"pre-training on {count:,} images without labels"
+    if job.weights is not None:
+        name += f" that started from {job.start.name}"
+    return Origin(Start(kind="pretrained", name=name, sha256=sha256_of_file(file)), file)
+
+
+def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind: str) -> Job:
+    """A job in the folder that belongs to what is `said` of it, cleared of old messages."""
+    data = ShardManifest.read(root / SHARD_MANIFEST)
+    said |= {
         "augment": params.augment.model_dump(mode="json", include={"seed", "online"}),
         "loading": params.loading.resize,
         "order": params.loading.order,
         "data": data.digest,
-        "index": sha256_of_file(root / AUGMENTED_INDEX),
+        "start": origin.start.sha256,
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / STATE / "train" / key
-    job = Job(
+    folder = root.resolve() / STATE / "train" / f"{kind}{key}"
+    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
+    for told in (ERROR, STOPPED):
+        (folder / told).unlink(missing_ok=True)
+    return Job(
         root=root.resolve(),
         folder=folder,
         train=params.train,
         augment=params.augment,
         loading=params.loading,
         data=data,
+        start=origin.start,
+        weights=origin.file,
+        source=root.resolve(),
     )
-    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
-    for told in (ERROR, STOPPED):
-        (folder / told).unlink(missing_ok=True)
-    job.write(folder / JOB)
-    return job
 
 
 def publish(job: Job) -> Line:

@@ -21,7 +21,7 @@ from imagemill.loading import Ledger, SplitImages
 from imagemill.loading.ledger import Account, Counts
 from imagemill.loading.loader import Batch, Loader, plan_of
 from imagemill.loading.plan import Share
-from imagemill.params import AugmentParams, TrainParams
+from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
 from imagemill.train.checkpoint import (
@@ -43,6 +43,7 @@ from imagemill.train.state import restore_state, state_tensors
 from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
+from imagemill.train.thawing import Thawing
 
 SUSPECTS = "suspects.json"
 _NAMED = 5  # keys in a message
@@ -73,6 +74,7 @@ def fit(
     machine: Machine | None = None,
     checkpoints: Path | None = None,
     request: StopRequest | None = None,
+    transfer: TransferParams | None = None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -92,6 +94,7 @@ def fit(
         machine: Where to compute; by default chosen from `train`.
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
         request: Whether this process was asked to end.
+        transfer: Mode finetune: how the body learns; None: as the head does.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -101,7 +104,7 @@ def fit(
     """
     machine = machine or choose_machine(train)
     policy = compile_policy(augment.online, seed=augment.seed, online=True)
-    plan = _Plan(train, augment, policy, epochs, learning_rate)
+    plan = _Plan(train, augment, policy, epochs, learning_rate, transfer)
     if ranks is None:
         strategy = Single(train, ALONE, machine)
     else:
@@ -122,6 +125,7 @@ class _Plan:
     policy: Policy
     epochs: int
     learning_rate: float
+    transfer: TransferParams | None
 
 
 class _Run:
@@ -149,6 +153,10 @@ class _Run:
             rows=partial(needed, plan.policy),
         )
         self.total_steps = plan.epochs * self.steps.steps_per_epoch
+        self.thawing: Thawing | None = None
+        if plan.transfer is not None:
+            self.thawing = Thawing(self.model, plan.transfer, self.total_steps)
+            self.thawing.share_rates(self.stepper.optimizer)
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
@@ -209,6 +217,8 @@ class _Run:
         step = batch.step
         if self.ledger is not None:
             self.ledger.consume(step.own())
+        if self.thawing is not None:
+            self.thawing.before(step.number)
         images_BCHW, targets = self._fed(batch)
         seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)

@@ -17,15 +17,18 @@ from imagemill.errors import UserError
 from imagemill.loading import SplitImages, open_split
 from imagemill.loading.orphans import die_with_parent
 from imagemill.records import Architecture, write_bytes
-from imagemill.train.initial import initial_model, start_from
+from imagemill.train.heads import fit_head
+from imagemill.train.initial import initial_model
 from imagemill.train.job import CHECKPOINTS, ERROR, LINES, STOPPED, Job
 from imagemill.train.judge import top1
 from imagemill.train.loop import StoppedError, fit
 from imagemill.train.machine import choose_machine, keep_freed_memory, pin_to_core
 from imagemill.train.output import write_output
+from imagemill.train.pretrain import pretrain
 from imagemill.train.progress import FitResult, Progress
 from imagemill.train.ranks import Ranks
 from imagemill.train.stopping import StopRequest
+from imagemill.train.weights import put_weights
 
 _TO_BE_RESUMED = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
 
@@ -42,7 +45,10 @@ def main(job_file: Path) -> int:
     die_with_parent(os.getppid())
     job = Job.read(job_file)
     try:
-        _train(job, request)
+        if job.pretrains:
+            pretrain(job, architecture_of(job), request, partial(_write_line, job.folder / LINES))
+        else:
+            _train(job, request)
     except UserError as error:
         write_bytes(job.folder / ERROR, f"{error}\n".encode())
         print(error, file=sys.stderr)  # noqa: T201  # the worker's log
@@ -70,28 +76,48 @@ def _train(job: Job, request: StopRequest) -> None:
     val = _open_together(job, "val", ranks)
     architecture = architecture_of(job)
     model = initial_model(architecture, images, job.data, job.train)
-    if job.train.init_from is not None:
-        start_from(model, job.root / job.train.init_from)
+    told = []
+    if job.weights is not None:
+        told = put_weights(model, job.weights, job.start, job.data.classes)
     start = time.monotonic()
-    result = fit(
-        model,
-        images,
-        train=job.train,
-        augment=job.augment,
-        epochs=job.train.epochs,
-        learning_rate=job.train.learning_rate,
-        teacher=None,
-        report=partial(_write_line, job.folder / LINES),
-        judge=lambda model: top1(model, val, machine, ranks),
-        ranks=ranks,
-        machine=machine,
-        checkpoints=job.folder / CHECKPOINTS,
-        request=request,
-    )
+    transfer, report = job.train.transfer, partial(_write_line, job.folder / LINES)
+    if transfer is not None and transfer.mode != "finetune":
+        result = fit_head(
+            model,
+            images,
+            val,
+            root=job.root,
+            train=job.train,
+            augment=job.augment,
+            machine=machine,
+            ranks=ranks,
+            report=report,
+        )
+    else:
+        result = fit(
+            model,
+            images,
+            train=job.train,
+            augment=job.augment,
+            epochs=job.train.epochs,
+            learning_rate=job.train.learning_rate,
+            teacher=None,
+            report=report,
+            judge=lambda model: top1(model, val, machine, ranks),
+            ranks=ranks,
+            machine=machine,
+            checkpoints=job.folder / CHECKPOINTS,
+            request=request,
+            transfer=transfer,
+        )
     cpu_seconds = float(ranks.summed(torch.tensor(result.cpu_seconds, device=machine.device)))
     if ranks.reports:
         metrics = {
             **_metrics(job, result),
+            "started_from": {
+                **job.start.model_dump(mode="json", exclude={"classes"}),
+                "told": told,
+            },
             "num_images": len(images),
             "training_cpu_seconds": round(cpu_seconds, 2),
             "training_seconds": round(time.monotonic() - start, 2),
@@ -120,9 +146,8 @@ def _open_together(
     """Open a split; rank 0 fills the decoded cache and the others find it."""
     if ranks.rank != 0:
         ranks.meet()
-    images = open_split(
-        job.root, split, input_shape=job.input_shape, loading=job.loading, crop=crop
-    )
+    root = job.source if split == "train" else job.root
+    images = open_split(root, split, input_shape=job.input_shape, loading=job.loading, crop=crop)
     if ranks.rank == 0:
         ranks.meet()
     return images

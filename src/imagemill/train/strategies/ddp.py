@@ -23,7 +23,13 @@ class Ddp(Single):
         if self.ranks.world == 1:
             return model
         devices = [self.machine.device] if self.machine.device.type == "cuda" else None
-        replica: nn.Module = DistributedDataParallel(model, device_ids=devices)
+        transfer = self.train.transfer
+        replica: nn.Module = DistributedDataParallel(
+            model,
+            device_ids=devices,
+            # Blocks that are frozen for now give no gradient to wait for.
+            find_unused_parameters=bool(transfer and transfer.freezes),
+        )
         return replica
 
     def combined(self, replica: nn.Module, *, last: bool) -> AbstractContextManager[None]:
