@@ -17,6 +17,7 @@ from imagemill.train.losses import LOSSES, Targets, Teacher
 from imagemill.train.machine import Machine
 from imagemill.train.optimizers import set_rate
 from imagemill.train.strategies import Single
+from imagemill.train.watching.norms import Look
 
 
 class Stepper:
@@ -51,7 +52,13 @@ class Stepper:
         self._loss = LOSSES[train.loss]
 
     def take(
-        self, images_BCHW: Tensor, targets: Targets, *, share: float, rate: float
+        self,
+        images_BCHW: Tensor,
+        targets: Targets,
+        *,
+        share: float,
+        rate: float,
+        look: Look | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One step.
 
@@ -61,6 +68,7 @@ class Stepper:
             share: What the sum of this rank's losses is multiplied with to be its part of the
                 global batch's mean; 0 on a rank whose image counts for nothing.
             rate: Learning rate.
+            look: Measures gradients, if this step is looked at.
 
         Returns:
             Sum of losses and number of hits over the B images, on the device.
@@ -78,6 +86,8 @@ class Stepper:
             losses.append(total.detach())
             hits.append((logits_BK.argmax(1) == wanted.dominant()).sum())
         self.strategy.combine(self.model)
+        if look is not None:
+            look.at_gradients(self.model, self.scaler.get_scale())
         self._shape_gradients()
         self._step()
         if len(losses) == 1:
