@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from imagemill.errors import IntegrityError
+from imagemill.errors import IntegrityError, ParamsError
 from imagemill.loading import SplitImages, to_input
 from imagemill.models import INITIALISATIONS, build_model
 from imagemill.models.fast import FastCifar
@@ -34,6 +34,7 @@ def initial_model(
     Raises:
         UnknownNameError: no such model.
         InputSizeError: the images are smaller than the model can take.
+        ParamsError: the model cannot take one of train.resolutions.
     """
     torch.manual_seed(train.seed)
     model = build_model(
@@ -45,6 +46,7 @@ def initial_model(
     )
     INITIALISATIONS[train.initialisation](model)
     _whiten(model, images)
+    _try_sizes(model, images, train)
     return model
 
 
@@ -63,6 +65,23 @@ def start_from(model: nn.Module, weights: Path) -> None:
     except (OSError, RuntimeError) as error:
         first_lines = " ".join(str(error).split())[:300]
         raise IntegrityError(f"train.init_from: {weights} does not fit: {first_lines}") from None
+
+
+def _try_sizes(model: nn.Sequential, images: SplitImages, train: TrainParams) -> None:
+    """A net with a head for one size of features cannot see smaller images first."""
+    channels = images.input_shape[0]
+    model.eval()
+    for stage in train.resolutions or ():
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, channels, stage.size, stage.size))
+        except RuntimeError:
+            raise ParamsError(
+                f"train.resolutions: {train.model} cannot take images of {stage.size} px when it "
+                f"was built for {images.input_shape[1]} px; choose a model that pools globally, "
+                "such as fast_cifar or resnet20, or leave resolutions out"
+            ) from None
+    model.train()
 
 
 def _whiten(model: nn.Sequential, images: SplitImages) -> None:

@@ -31,6 +31,7 @@ from imagemill.train.checkpoint import (
     finish_checkpoint,
     newest_checkpoint,
 )
+from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed
 from imagemill.train.losses import Targets, Teacher
@@ -228,6 +229,7 @@ class _Run:
         if self.ledger is not None:
             self.ledger.consume(step.own())
         images_BCHW, targets = self._fed(batch)
+        seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
             images_BCHW, targets, share=counted / len(step.positions_G), rate=rate, look=look
