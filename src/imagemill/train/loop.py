@@ -44,6 +44,8 @@ from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
 from imagemill.train.thawing import Thawing
+from imagemill.train.watching.norms import Look
+from imagemill.train.watching.watch import Wanted, Watch
 
 SUSPECTS = "suspects.json"
 _NAMED = 5  # keys in a message
@@ -75,6 +77,7 @@ def fit(
     checkpoints: Path | None = None,
     request: StopRequest | None = None,
     transfer: TransferParams | None = None,
+    watch: Wanted | None = None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -95,6 +98,7 @@ def fit(
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
         request: Whether this process was asked to end.
         transfer: Mode finetune: how the body learns; None: as the head does.
+        watch: What to write down beside the reports; None: nothing.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -111,8 +115,9 @@ def fit(
         strategy = strategy_of(train, ranks, machine)
     run = _Run(model, images, plan, strategy, teacher)
     try:
-        return run.run(report, judge, checkpoints, request or StopRequest())
+        return run.run(report, judge, checkpoints, request or StopRequest(), watch)
     finally:
+        run.watch.close()
         strategy.close()
 
 
@@ -160,6 +165,7 @@ class _Run:
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
+        self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
 
     def run(
         self,
@@ -167,24 +173,27 @@ class _Run:
         judge: Judge | None,
         checkpoints: Path | None,
         request: StopRequest,
+        wanted: Wanted | None,
     ) -> FitResult:
         first, cpu_before = self._resumed(checkpoints)
+        watch = self.watch = Watch(wanted, self.model, self.machine, self.ranks, first=first)
         cpu_start = time.process_time()
         tally = Tally(first, self.total_steps, self.steps.steps_per_epoch)
         agreement = Agreement(self.ranks, self.train.checkpoint_seconds, request, first=first)
         done = first
         for batch, waited in self._batches(first):
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
-            loss, hits = self._step(batch, rate, checkpoints)
+            with watch.around(done) as look:
+                loss, hits = self._step(batch, rate, checkpoints, look)
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
                 account = self._settled() if ends_epoch else None
                 top1 = self._judged(judge) if ends_epoch and judge else None
                 is_best = top1 is not None and self.best.take(top1, done)
-                told = tally.take(
-                    done, rate, val_top1=top1, account=account, measured=self._measured()
-                )
+                measured = {**watch.measured(), **self.strategy.measured()}
+                told = tally.take(done, rate, val_top1=top1, account=account, measured=measured)
+                watch.tell(told)
                 if self.ranks.reports:
                     report(told)
             decision = agreement.after(done)
@@ -196,8 +205,16 @@ class _Run:
                 break
         cpu_seconds = cpu_before + time.process_time() - cpu_start
         best_epoch = self._finish(checkpoints)
+        watch.finish(tally.seconds, tally.wait_share)
         return FitResult(
-            done, tally.last_loss, cpu_seconds, first, tally.wait_share, best_epoch, self.accounts
+            done,
+            tally.last_loss,
+            cpu_seconds,
+            first,
+            tally.wait_share,
+            best_epoch,
+            self.accounts,
+            energy_joules=None if first else watch.energy_joules,
         )
 
     def _batches(self, first: int) -> Iterator[tuple[Batch, float]]:
@@ -212,7 +229,9 @@ class _Run:
                     return
                 yield batch, time.perf_counter() - asked
 
-    def _step(self, batch: Batch, rate: float, checkpoints: Path | None) -> tuple[float, float]:
+    def _step(
+        self, batch: Batch, rate: float, checkpoints: Path | None, look: Look | None
+    ) -> tuple[float, float]:
         """One optimiser step; returns sums of losses and hits over this rank's samples."""
         step = batch.step
         if self.ledger is not None:
@@ -223,7 +242,7 @@ class _Run:
         seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
-            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate
+            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate, look=look
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
@@ -283,9 +302,6 @@ class _Run:
             return judge(self.model)
         with self.ema.in_place(self.model):
             return judge(self.model)
-
-    def _measured(self) -> dict[str, float | None]:
-        return dict(self.strategy.measured())
 
     def _settled(self) -> Account | None:
         """The account of the epoch that just ended."""

@@ -22,6 +22,7 @@ class Progress:
     images_per_second: float
     wait_share: float  # of the time since the last report spent waiting for images, 0..1
     seconds_left: float
+    seconds: float  # since the last report
     ends_epoch: bool
     val_top1: float | None = None  # of the epoch that ends
     ledger: Account | None = None  # of the epoch that ends
@@ -39,6 +40,7 @@ class FitResult:
     wait_share: float  # of the time of this process spent waiting for images
     best_epoch: int | None = None  # whose weights were kept, if training was stopped early
     ledger: list[Account] = field(default_factory=list)  # an account for each epoch
+    energy_joules: float | None = None  # of this machine's processors; None: not known in full
 
 
 class Tally:
@@ -71,9 +73,14 @@ class Tally:
         return time.monotonic() - self._last >= _REPORT_SECONDS
 
     @property
+    def seconds(self) -> float:
+        """Since the first step began."""
+        return time.monotonic() - self._start
+
+    @property
     def wait_share(self) -> float:
         """Of the whole time so far spent waiting for images."""
-        return self._waited_in_all / max(time.monotonic() - self._start, 1e-9)
+        return self._waited_in_all / max(self.seconds, 1e-9)
 
     def take(
         self,
@@ -100,6 +107,7 @@ class Tally:
             images_per_second=self._images / seconds,
             wait_share=min(self._waited / seconds, 1.0),
             seconds_left=per_step * (self._total - steps),
+            seconds=seconds,
             ends_epoch=steps % self._per_epoch == 0,
             val_top1=val_top1,
             ledger=account,
