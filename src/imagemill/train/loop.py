@@ -136,9 +136,10 @@ class _Run:
     ) -> None:
         self.machine, self.ranks, self.strategy = strategy.machine, strategy.ranks, strategy
         layout = self.machine.memory_format
-        self.model = model.to(self.machine.device).to(memory_format=layout).train()
-        self.stepper = Stepper(model, strategy, plan.train, self.machine, teacher)
-        self.ema = Ema(model, plan.train.ema) if plan.train.ema else None
+        self.given = model.to(self.machine.device).to(memory_format=layout).train()
+        self.model = strategy.place(self.given)
+        self.stepper = Stepper(self.model, strategy, plan.train, self.machine, teacher)
+        self.ema = Ema(self.model, plan.train.ema) if plan.train.ema else None
         self.images, self.plan, self.train = images, plan, plan.train
         self.steps = plan_of(
             images,
@@ -211,7 +212,11 @@ class _Run:
         images_BCHW, targets = self._fed(batch)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
-            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate
+            images_BCHW,
+            targets,
+            share=counted / len(step.positions_G),
+            fewest=max(len(step.positions_G) // self.ranks.world, 1),
+            rate=rate,
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
@@ -266,7 +271,7 @@ class _Run:
         )
 
     def _judged(self, judge: Judge) -> float:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         if self.ema is None:
             return judge(self.model)
         with self.ema.in_place(self.model):
@@ -291,7 +296,7 @@ class _Run:
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         counts_N = self._counts()
         position = Position(
             step=step,
@@ -337,7 +342,7 @@ class _Run:
     def _finish(self, checkpoints: Path | None) -> int | None:
         """Leave the weights to keep in the model; returns the epoch they are of if it is no more
         than one of those taken."""
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         best = self.best.step
         if self.train.early_stopping and checkpoints and best is not None:
             folder = checkpoint_of(checkpoints, best)
@@ -345,7 +350,8 @@ class _Run:
                 self._restore(folder)
         if self.ema is not None:
             self.ema.put_into(self.model)
-        self.model.eval()
+        self.strategy.give_back(self.model, self.given)
+        self.given.eval()
         if self.train.early_stopping and best is not None:
             return best // self.steps.steps_per_epoch
         return None

@@ -84,5 +84,11 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["share"]
 
 
+def rate_of(optimizer: Optimizer) -> float:
+    """The learning rate `set_rate` was told."""
+    group = max(optimizer.param_groups, key=lambda group: float(group["share"]))
+    return float(group["lr"] / group["share"])
+
+
 def _learned(model: nn.Module) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -51,7 +51,7 @@ class Stepper:
         self._loss = LOSSES[train.loss]
 
     def take(
-        self, images_BCHW: Tensor, targets: Targets, *, share: float, rate: float
+        self, images_BCHW: Tensor, targets: Targets, *, share: float, fewest: int, rate: float
     ) -> tuple[Tensor, Tensor]:
         """One step.
 
@@ -60,16 +60,18 @@ class Stepper:
             targets: Of these images.
             share: What the sum of this rank's losses is multiplied with to be its part of the
                 global batch's mean; 0 on a rank whose image counts for nothing.
+            fewest: Images of the rank that has fewest, so that all compute in as many parts.
             rate: Learning rate.
 
         Returns:
             Sum of losses and number of hits over the B images, on the device.
         """
+        self.strategy.begin_step(counted=share > 0)
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
         hits: list[Tensor] = []
-        for part_BCHW, wanted, last in self._parts(images_BCHW, targets):
+        for part_BCHW, wanted, last in self._parts(images_BCHW, targets, fewest):
             with self._combined(last=last):
                 losses_B, logits_BK = self._forward(part_BCHW, wanted)
                 total = losses_B.sum()
@@ -85,9 +87,9 @@ class Stepper:
         return torch.stack(losses).sum(), torch.stack(hits).sum()
 
     def _parts(
-        self, images_BCHW: Tensor, targets: Targets
+        self, images_BCHW: Tensor, targets: Targets, fewest: int
     ) -> Iterator[tuple[Tensor, Targets, bool]]:
-        count = min(self.train.accumulate or 1, len(images_BCHW))
+        count = min(self.train.accumulate or 1, fewest)
         if count == 1:
             yield images_BCHW, targets, True
             return
