@@ -175,7 +175,12 @@ class _Run:
                 top1 = self._judged(judge) if ends_epoch and judge else None
                 is_best = top1 is not None and self.best.take(top1, done)
                 told = tally.take(
-                    done, rate, val_top1=top1, account=account, measured=self._measured()
+                    done,
+                    rate,
+                    epoch=self._epoch(tally) if ends_epoch else None,
+                    val_top1=top1,
+                    account=account,
+                    measured=self._measured(),
                 )
                 if self.ranks.reports:
                     report(told)
@@ -276,6 +281,12 @@ class _Run:
             return judge(self.model)
         with self.ema.in_place(self.model):
             return judge(self.model)
+
+    def _epoch(self, tally: Tally) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch that ends, over all ranks."""
+        sums = torch.tensor(tally.take_epoch(), dtype=torch.float64, device=self.machine.device)
+        loss, hits, number = self.ranks.summed(sums).tolist()
+        return loss / max(number, 1), hits / max(number, 1)
 
     def _measured(self) -> dict[str, float | None]:
         return dict(self.strategy.measured())
