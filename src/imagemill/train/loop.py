@@ -146,9 +146,10 @@ class _Run:
     ) -> None:
         self.machine, self.ranks, self.strategy = strategy.machine, strategy.ranks, strategy
         layout = self.machine.memory_format
-        self.model = model.to(self.machine.device).to(memory_format=layout).train()
-        self.stepper = Stepper(model, strategy, plan.train, self.machine, teacher)
-        self.ema = Ema(model, plan.train.ema) if plan.train.ema else None
+        self.given = model.to(self.machine.device).to(memory_format=layout).train()
+        self.model = strategy.place(self.given)
+        self.stepper = Stepper(self.model, strategy, plan.train, self.machine, teacher)
+        self.ema = Ema(self.model, plan.train.ema) if plan.train.ema else None
         self.images, self.plan, self.train = images, plan, plan.train
         self.steps = plan_of(
             images,
@@ -191,8 +192,14 @@ class _Run:
                 account = self._settled() if ends_epoch else None
                 top1 = self._judged(judge) if ends_epoch and judge else None
                 is_best = top1 is not None and self.best.take(top1, done)
-                measured = {**watch.measured(), **self.strategy.measured()}
-                told = tally.take(done, rate, val_top1=top1, account=account, measured=measured)
+                told = tally.take(
+                    done,
+                    rate,
+                    epoch=self._epoch(tally) if ends_epoch else None,
+                    val_top1=top1,
+                    account=account,
+                    measured={**watch.measured(), **self.strategy.measured()},
+                )
                 watch.tell(told)
                 if self.ranks.reports:
                     report(told)
@@ -242,7 +249,12 @@ class _Run:
         seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
-            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate, look=look
+            images_BCHW,
+            targets,
+            share=counted / len(step.positions_G),
+            fewest=max(len(step.positions_G) // self.ranks.world, 1),
+            rate=rate,
+            look=look,
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
@@ -297,11 +309,17 @@ class _Run:
         )
 
     def _judged(self, judge: Judge) -> float:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         if self.ema is None:
             return judge(self.model)
         with self.ema.in_place(self.model):
             return judge(self.model)
+
+    def _epoch(self, tally: Tally) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch that ends, over all ranks."""
+        sums = torch.tensor(tally.take_epoch(), dtype=torch.float64, device=self.machine.device)
+        loss, hits, number = self.ranks.summed(sums).tolist()
+        return loss / max(number, 1), hits / max(number, 1)
 
     def _settled(self) -> Account | None:
         """The account of the epoch that just ended."""
@@ -319,7 +337,7 @@ class _Run:
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         counts_N = self._counts()
         position = Position(
             step=step,
@@ -365,7 +383,7 @@ class _Run:
     def _finish(self, checkpoints: Path | None) -> int | None:
         """Leave the weights to keep in the model; returns the epoch they are of if it is no more
         than one of those taken."""
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         best = self.best.step
         if self.train.early_stopping and checkpoints and best is not None:
             folder = checkpoint_of(checkpoints, best)
@@ -373,7 +391,8 @@ class _Run:
                 self._restore(folder)
         if self.ema is not None:
             self.ema.put_into(self.model)
-        self.model.eval()
+        self.strategy.give_back(self.model, self.given)
+        self.given.eval()
         if self.train.early_stopping and best is not None:
             return best // self.steps.steps_per_epoch
         return None
