@@ -13,7 +13,7 @@ from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
 from imagemill.tracking import Curves, find_start, open_curves
 from imagemill.tracking.curves import CURVES
-from imagemill.train.job import Job, Line, prepare, prepare_pretraining, pretrained, publish
+from imagemill.train.job import NOTE, Job, Line, prepare, prepare_pretraining, pretrained, publish
 from imagemill.train.launch import train_processes
 from imagemill.train.origin import Origin
 from pipelines.tracker import Tracker
@@ -103,6 +103,9 @@ class _Follower:
 
     def follow(self, line: Line) -> None:
         """One line of metrics.jsonl."""
+        if NOTE in line:
+            self._tracker.log(line[NOTE])
+            return
         self._bar.total = line["total_steps"]
         self._bar.set_postfix_str(f"{line['images_per_second']:,.0f} images/s", refresh=False)
         self._bar.update(line["step"] - self._bar.n)
@@ -119,5 +122,5 @@ def _sentence(line: Line) -> str:
     return (
         f"step {line['step']}/{line['total_steps']}: loss {line['loss']:.3f}, "
         f"accuracy {line['accuracy']:.2%}{val}, {line['images_per_second']:,.0f} images/s, "
-        f"{line['seconds_left']:.0f} s left"
+        f"{line['wait_share']:.0%} waiting for them, {line['seconds_left']:.0f} s left"
     )

@@ -24,6 +24,35 @@ def originals(folder: Path | None) -> list[bytes]:
     return [*made, *(oriented(photograph(60, 90), way) for way in (1, 6))]
 
 
+def small_ones() -> list[list[bytes]]:
+    """Images that can be decoded together, eight of each kind."""
+    return [
+        [jpeg(photograph(32, 48, seed=seed), subsampling=subsampling) for seed in range(8)]
+        for subsampling in ("420", "444", "Gray")
+    ]
+
+
+def check_company(images: list[bytes], number: int, draws: np.random.Generator) -> None:
+    """A damaged image among others: each comes out as it does alone, or is refused as it is."""
+    images = list(images)
+    images[number % len(images)] = damaged(images[number % len(images)], draws)
+    together, channels = np.zeros((len(images), 32, 48, 3), np.uint8), (1, 3)[number % 2]
+    together = together[..., :channels].copy()
+    refused = decode_batch(images, together)
+    for image, data in enumerate(images):
+        alone = np.zeros((1, *together.shape[1:]), np.uint8)
+        assert (image in refused) == bool(decode_batch([data], alone)), image
+        assert image in refused or np.array_equal(together[image], alone[0]), image
+
+
+def decode_batch(datas: list[bytes], out: np.ndarray) -> list[int]:
+    """Images of one size; returns which were refused."""
+    pieces = Pieces.of(datas)
+    frames = (pieces.buffers, pieces.buffer_B, pieces.offset_B, pieces.size_B)
+    refused: list[int] = compiled.native.decode_batch(*frames, out, *out.shape[1:])
+    return refused
+
+
 def damaged(data: bytes, draws: np.random.Generator) -> bytes:
     """Some bytes changed, a part moved, or the end missing."""
     content = np.frombuffer(data, np.uint8).copy()
@@ -43,7 +72,7 @@ def damaged(data: bytes, draws: np.random.Generator) -> bytes:
 def main(rounds: int, folder: Path | None) -> None:
     warnings.simplefilter("ignore")
     draws = np.random.default_rng(0)
-    files = originals(folder)
+    files, small = originals(folder), small_ones()
     decoders = {channels: Decoder((channels, 32, 32), "antialias") for channels in (1, 3)}
     scratch, guard = np.zeros(200 * (200 + 68) * 3 + 64, np.uint8), 0xA5
     scratch[-64:] = guard
@@ -54,9 +83,8 @@ def main(rounds: int, folder: Path | None) -> None:
         out = np.empty((1, 32, 32, channels), np.uint8)
         box = draws.integers(1, 60, 4).tolist()
         compiled.native.decode_region(data, scratch[:-64], *box, channels, 1 << number % 4)
-        twice = Pieces.of([data, data])
-        frames = (twice.buffers, twice.buffer_B, twice.offset_B, twice.size_B)
-        compiled.native.decode_batch(*frames, np.empty((2, 60, 90, 3), np.uint8), 60, 90, 3)
+        decode_batch([data, data], np.empty((2, 60, 90, 3), np.uint8))
+        check_company(small[number % len(small)], number, draws)
         try:
             decoders[channels].batch(Pieces.of([data]), out, name=str)
             height, width = read_header(data).upright

@@ -112,6 +112,55 @@ def test_a_batch_call_decodes_what_has_the_size(subsampling: str, channels: int)
         assert np.array_equal(out[number], simplejpeg.decode_jpeg(datas[number], space))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize(
+    "size", [(8, 8), (16, 16), (32, 32), (48, 64), (64, 16), (40, 24), (30, 30)]
+)
+def test_together_is_as_alone(size: tuple[int, int], subsampling: str, channels: int) -> None:
+    """300 images decoded together have the pixels of each alone, whatever their quality."""
+    datas = [
+        saved(
+            photograph(*size, seed=seed), "JPEG", quality=(30, 75, 100)[seed // 100], subsampling=0
+        )
+        if subsampling == "444"
+        else jpeg(photograph(*size, seed=seed), subsampling=subsampling)
+        for seed in range(300)
+    ]
+    together = np.zeros((len(datas), *size, channels), np.uint8)
+    assert decode_batch(datas, together) == []
+    space = "GRAY" if channels == 1 else "RGB"
+    for data, pixels in zip(datas, together, strict=True):
+        assert np.array_equal(pixels, simplejpeg.decode_jpeg(data, space))
+
+
+def test_two_kinds_of_headers_share_a_batch() -> None:
+    """Images of two qualities and two samplings, shuffled, each come out as alone."""
+    datas = [
+        saved(
+            photograph(32, 32, seed=seed),
+            "JPEG",
+            quality=50 + 40 * (seed % 2),
+            subsampling=seed % 3,
+        )
+        for seed in range(64)
+    ]
+    out = np.zeros((64, 32, 32, 3), np.uint8)
+    assert decode_batch(datas, out) == []
+    alone = [simplejpeg.decode_jpeg(data, "RGB") for data in datas]
+    assert np.array_equal(out, np.stack(alone))
+
+
+def test_one_cut_off_image_does_not_hide_the_others() -> None:
+    """Of eight images with one header the damaged one is named, the others are whole."""
+    datas = [jpeg(photograph(32, 32, seed=seed)) for seed in range(8)]
+    datas[3] = datas[3][:-40] + datas[3][-2:]
+    out = np.zeros((8, 32, 32, 3), np.uint8)
+    assert decode_batch(datas, out) == [3]
+    for number in (0, 1, 2, 4, 5, 6, 7):
+        assert np.array_equal(out[number], simplejpeg.decode_jpeg(datas[number], "RGB"))
+
+
 def test_a_turned_image_is_not_for_the_batch_call() -> None:
     """An image with EXIF may lie on its side: it is left to the caller."""
     out = np.zeros((1, 16, 16, 3), np.uint8)

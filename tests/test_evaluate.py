@@ -12,10 +12,10 @@ import pytest
 from trained_project import CHAINS, Recorder, small_params
 
 from imagemill.compress import compress
+from imagemill.energy import EnergyMeter
 from imagemill.errors import IntegrityError
 from imagemill.evaluate import VIEWS, evaluate
 from imagemill.evaluate.cost import BLOCK, Stopwatch, measure_cost
-from imagemill.evaluate.energy import EnergyMeter
 from imagemill.evaluate.pictures import draw_confusion
 from imagemill.evaluate.verdict import Standing, judge
 from imagemill.evaluate.views import averaged, with_views

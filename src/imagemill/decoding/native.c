@@ -8,28 +8,7 @@
  * No global state; the interpreter's lock is released while pixels are worked on.
  */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-
-#include <setjmp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <jpeglib.h>
-
-/* Other libjpegs cannot decode a part of an image, older ones of this kind make mistakes in it. */
-#if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000
-#error "libjpeg-turbo 2.1 or newer is needed"
-#endif
-
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_EACH_CPU
-#endif
+#include "native.h"
 
 #define MAX_SIDE 65535
 #define MAX_PIXELS ((size_t)2 * 89478485) /* Pillow's limit */
@@ -37,11 +16,6 @@
 #define MARGIN 2 /* columns that smooth chroma upsampling looks at beyond its own */
 
 /* Decoding ------------------------------------------------------------------------------------ */
-
-typedef struct {
-    struct jpeg_error_mgr base; /* first: libjpeg knows only this part */
-    jmp_buf escape;
-} Errors;
 
 static void give_up(j_common_ptr info) { longjmp(((Errors *)info->err)->escape, 1); }
 
@@ -51,7 +25,7 @@ static void give_up_on_warnings(j_common_ptr info, int level) {
 
 static void say_nothing(j_common_ptr info) { (void)info; }
 
-static void prepare_errors(Errors *errors, struct jpeg_decompress_struct *info) {
+void prepare_errors(Errors *errors, struct jpeg_decompress_struct *info) {
     info->err = jpeg_std_error(&errors->base);
     errors->base.error_exit = give_up;
     errors->base.emit_message = give_up_on_warnings;
@@ -83,7 +57,7 @@ static int start(struct jpeg_decompress_struct *info, const unsigned char *data,
 }
 
 /* Images come in random order, so what follows in memory is not what is read next. */
-static void fetch_early(const unsigned char *data, size_t size) {
+void fetch_early(const unsigned char *data, size_t size) {
 #ifdef __GNUC__
     if (size > MOST_FETCHED) size = MOST_FETCHED;
     for (size_t position = 0; position < size; position += 64)
@@ -93,11 +67,15 @@ static void fetch_early(const unsigned char *data, size_t size) {
 #endif
 }
 
-/* Decode images of one size into one block.
+/* Decode images of one size into one block, those that are not done.
  *
- * done[i] is set to 1 for each image that was decoded. Returns 0 if not even a handle could be had. */
-static int decode_each(const unsigned char **datas, const int64_t *sizes, Py_ssize_t count,
-                       unsigned char *out, int height, int width, int channels, char *done) {
+ * Returns 0 if not even a handle could be had. */
+static int decode_each(const Images *images, unsigned char *out, int height, int width,
+                       int channels) {
+    const unsigned char **datas = images->datas;
+    const int64_t *sizes = images->sizes;
+    const Py_ssize_t count = images->count;
+    char *done = images->done;
     struct jpeg_decompress_struct info;
     Errors errors;
     volatile Py_ssize_t number = 0;
@@ -113,6 +91,7 @@ static int decode_each(const unsigned char **datas, const int64_t *sizes, Py_ssi
         jpeg_create_decompress(&info);
     }
     for (; number < count; number++) {
+        if (done[number]) continue;
         if (number + 1 < count) fetch_early(datas[number + 1], (size_t)sizes[number + 1]);
         unsigned char *image = out + (size_t)number * height * row_bytes;
         const size_t size = (size_t)sizes[number];
@@ -524,8 +503,9 @@ static PyObject *decode_batch(PyObject *self, PyObject *arguments) {
     if (!hold_buffers(&batch, buffers) || !find_images(&batch)) goto end;
     int made;
     Py_BEGIN_ALLOW_THREADS
-    made = decode_each(batch.starts, batch.sizes.buf, batch.count, batch.out.buf, height, width,
-                       channels, batch.done);
+    const Images images = {batch.starts, batch.sizes.buf, batch.count, batch.done};
+    decode_glued(&images, batch.out.buf, height, width, channels);
+    made = decode_each(&images, batch.out.buf, height, width, channels);
     Py_END_ALLOW_THREADS
     result = made ? positions_not_done(&batch) : PyErr_NoMemory();
 end:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from imagemill.energy import POWERCAP, EnergyMeter
 from imagemill.errors import IntegrityError
 from imagemill.evaluate.cost import Cost, Stopwatch, measure_cost
-from imagemill.evaluate.energy import POWERCAP, EnergyMeter
 from imagemill.evaluate.views import with_views
 from imagemill.loading import SplitImages, to_input
 from imagemill.params import BASE, EvaluateParams

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill.evaluate.energy import EnergyMeter
+from imagemill.energy import EnergyMeter
 from imagemill.params import EvaluateParams
 from imagemill.runtimes import Predictor
 

@@ -103,7 +103,8 @@ class Ledger:
 
     def _count(self) -> None:
         if self._noted:
-            np.add.at(self._counts_N, np.concatenate(self._noted), 1)
+            # Of the counts' own type: numpy is fifty times slower with any other number.
+            np.add.at(self._counts_N, np.concatenate(self._noted), np.int32(1))
         self._noted, self._num_noted = [], 0
 
     def _restart(self, counts_N: Counts) -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 TRAINING = "training"
 CURVE_PREFIX = "train/"
 # Of a line of metrics.jsonl, what is worth a curve.
-CURVES = ("loss", "accuracy", "learning_rate", "images_per_second", "val_top1")
+CURVES = (
+    *("loss", "accuracy", "val_top1", "learning_rate", "images_per_second", "wait_share"),
+    *("gradient_norm", "activation_norm", "peak_memory_bytes", "energy_joules"),
+)
 SEND_SECONDS = 3.0
 
 

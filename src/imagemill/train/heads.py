@@ -146,13 +146,13 @@ def _learn(
         features_BD = torch.from_numpy(features_PND[epoch % len(features_PND), positions_B])
         targets = Targets(torch.from_numpy(images.targets_N[positions_B]))
         rate = train.learning_rate * rate_share(train, step, total)
-        loss, hits = stepper.take(features_BD, targets, share=1 / len(positions_B), rate=rate)
         count = len(positions_B)
+        loss, hits = stepper.take(features_BD, targets, share=1 / count, fewest=count, rate=rate)
         tally.add(loss.item(), hits.item(), count, count, 0.0)
         ends_epoch = in_epoch == per_epoch - 1
         if ends_epoch or tally.due():
             top1 = judged() if ends_epoch else None
-            report(tally.take(step + 1, rate, val_top1=top1, account=None, measured={}))
+            report(tally.take(step + 1, rate, epoch=None, val_top1=top1, account=None, measured={}))
     return FitResult(total, tally.last_loss, 0.0, 0, 0.0)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from imagemill.errors import ParamsError
 from imagemill.loading import SplitImages, to_input
 from imagemill.models import INITIALISATIONS, build_model
 from imagemill.models.fast import FastCifar
@@ -30,6 +31,7 @@ def initial_model(
     Raises:
         UnknownNameError: no such model.
         InputSizeError: the images are smaller than the model can take.
+        ParamsError: the model cannot take one of train.resolutions.
     """
     torch.manual_seed(train.seed)
     model = build_model(
@@ -41,7 +43,25 @@ def initial_model(
     )
     INITIALISATIONS[train.initialisation](model)
     _whiten(model, images)
+    _try_sizes(model, images, train)
     return model
+
+
+def _try_sizes(model: nn.Sequential, images: SplitImages, train: TrainParams) -> None:
+    """A net with a head for one size of features cannot see smaller images first."""
+    channels = images.input_shape[0]
+    model.eval()
+    for stage in train.resolutions or ():
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, channels, stage.size, stage.size))
+        except RuntimeError:
+            raise ParamsError(
+                f"train.resolutions: {train.model} cannot take images of {stage.size} px when it "
+                f"was built for {images.input_shape[1]} px; choose a model that pools globally, "
+                "such as fast_cifar or resnet20, or leave resolutions out"
+            ) from None
+    model.train()
 
 
 def _whiten(model: nn.Sequential, images: SplitImages) -> None:

@@ -43,6 +43,7 @@ _TOPOLOGY = {
 }
 
 Line = dict[str, Any]
+NOTE = "note"  # a line with this key alone is a sentence for a person
 
 
 class Job(Record):
@@ -62,6 +63,16 @@ class Job(Record):
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.data.channels, self.train.input_size, self.train.input_size
+
+    @property
+    def board(self) -> Path:
+        """Folder of TensorBoard's event files; it stays when the job is done."""
+        return self.root / STATE / "tensorboard" / f"{self.train.model}-{self.folder.name}"
+
+    @property
+    def trace(self) -> Path:
+        """What torch's profiler saw."""
+        return self.root / STATE / "profile" / self.folder.name / "trace.json"
 
 
 def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
@@ -183,6 +194,10 @@ def publish(job: Job) -> Line:
 
 
 def _told_once(text: str) -> bytes:
-    """The lines of all attempts in the order of steps; a repeated step counts as told last."""
-    by_step = {json.loads(line)["step"]: line for line in text.splitlines()}
+    """The lines of all attempts in the order of steps; a repeated step counts as told last.
+
+    Notes, which have no step, were for whoever listened.
+    """
+    told = [(json.loads(line), line) for line in text.splitlines()]
+    by_step = {values["step"]: line for values, line in told if NOTE not in values}
     return "".join(by_step[step] + "\n" for step in sorted(by_step)).encode()

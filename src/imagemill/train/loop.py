@@ -31,6 +31,7 @@ from imagemill.train.checkpoint import (
     finish_checkpoint,
     newest_checkpoint,
 )
+from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed
 from imagemill.train.losses import Targets, Teacher
@@ -43,6 +44,8 @@ from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
 from imagemill.train.thawing import Thawing
+from imagemill.train.watching.norms import Look
+from imagemill.train.watching.watch import Wanted, Watch
 
 SUSPECTS = "suspects.json"
 _NAMED = 5  # keys in a message
@@ -74,6 +77,7 @@ def fit(
     checkpoints: Path | None = None,
     request: StopRequest | None = None,
     transfer: TransferParams | None = None,
+    watch: Wanted | None = None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -94,6 +98,7 @@ def fit(
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
         request: Whether this process was asked to end.
         transfer: Mode finetune: how the body learns; None: as the head does.
+        watch: What to write down beside the reports; None: nothing.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -110,8 +115,9 @@ def fit(
         strategy = strategy_of(train, ranks, machine)
     run = _Run(model, images, plan, strategy, teacher)
     try:
-        return run.run(report, judge, checkpoints, request or StopRequest())
+        return run.run(report, judge, checkpoints, request or StopRequest(), watch)
     finally:
+        run.watch.close()
         strategy.close()
 
 
@@ -140,9 +146,10 @@ class _Run:
     ) -> None:
         self.machine, self.ranks, self.strategy = strategy.machine, strategy.ranks, strategy
         layout = self.machine.memory_format
-        self.model = model.to(self.machine.device).to(memory_format=layout).train()
-        self.stepper = Stepper(model, strategy, plan.train, self.machine, teacher)
-        self.ema = Ema(model, plan.train.ema) if plan.train.ema else None
+        self.given = model.to(self.machine.device).to(memory_format=layout).train()
+        self.model = strategy.place(self.given)
+        self.stepper = Stepper(self.model, strategy, plan.train, self.machine, teacher)
+        self.ema = Ema(self.model, plan.train.ema) if plan.train.ema else None
         self.images, self.plan, self.train = images, plan, plan.train
         self.steps = plan_of(
             images,
@@ -159,6 +166,7 @@ class _Run:
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
+        self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
 
     def run(
         self,
@@ -166,15 +174,18 @@ class _Run:
         judge: Judge | None,
         checkpoints: Path | None,
         request: StopRequest,
+        wanted: Wanted | None,
     ) -> FitResult:
         first, cpu_before = self._resumed(checkpoints)
+        watch = self.watch = Watch(wanted, self.model, self.machine, self.ranks, first=first)
         cpu_start = time.process_time()
         tally = Tally(first, self.total_steps, self.steps.steps_per_epoch)
         agreement = Agreement(self.ranks, self.train.checkpoint_seconds, request, first=first)
         done = first
         for batch, waited in self._batches(first):
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
-            loss, hits = self._step(batch, rate, checkpoints)
+            with watch.around(done) as look:
+                loss, hits = self._step(batch, rate, checkpoints, look)
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
@@ -182,8 +193,14 @@ class _Run:
                 top1 = self._judged(judge) if ends_epoch and judge else None
                 is_best = top1 is not None and self.best.take(top1, done)
                 told = tally.take(
-                    done, rate, val_top1=top1, account=account, measured=self._measured()
+                    done,
+                    rate,
+                    epoch=self._epoch(tally) if ends_epoch else None,
+                    val_top1=top1,
+                    account=account,
+                    measured={**watch.measured(), **self.strategy.measured()},
                 )
+                watch.tell(told)
                 if self.ranks.reports:
                     report(told)
             decision = agreement.after(done)
@@ -195,8 +212,16 @@ class _Run:
                 break
         cpu_seconds = cpu_before + time.process_time() - cpu_start
         best_epoch = self._finish(checkpoints)
+        watch.finish(tally.seconds, tally.wait_share)
         return FitResult(
-            done, tally.last_loss, cpu_seconds, first, tally.wait_share, best_epoch, self.accounts
+            done,
+            tally.last_loss,
+            cpu_seconds,
+            first,
+            tally.wait_share,
+            best_epoch,
+            self.accounts,
+            energy_joules=None if first else watch.energy_joules,
         )
 
     def _batches(self, first: int) -> Iterator[tuple[Batch, float]]:
@@ -211,7 +236,9 @@ class _Run:
                     return
                 yield batch, time.perf_counter() - asked
 
-    def _step(self, batch: Batch, rate: float, checkpoints: Path | None) -> tuple[float, float]:
+    def _step(
+        self, batch: Batch, rate: float, checkpoints: Path | None, look: Look | None
+    ) -> tuple[float, float]:
         """One optimiser step; returns sums of losses and hits over this rank's samples."""
         step = batch.step
         if self.ledger is not None:
@@ -219,9 +246,15 @@ class _Run:
         if self.thawing is not None:
             self.thawing.before(step.number)
         images_BCHW, targets = self._fed(batch)
+        seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
-            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate
+            images_BCHW,
+            targets,
+            share=counted / len(step.positions_G),
+            fewest=max(len(step.positions_G) // self.ranks.world, 1),
+            rate=rate,
+            look=look,
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
@@ -276,14 +309,17 @@ class _Run:
         )
 
     def _judged(self, judge: Judge) -> float:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         if self.ema is None:
             return judge(self.model)
         with self.ema.in_place(self.model):
             return judge(self.model)
 
-    def _measured(self) -> dict[str, float | None]:
-        return dict(self.strategy.measured())
+    def _epoch(self, tally: Tally) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch that ends, over all ranks."""
+        sums = torch.tensor(tally.take_epoch(), dtype=torch.float64, device=self.machine.device)
+        loss, hits, number = self.ranks.summed(sums).tolist()
+        return loss / max(number, 1), hits / max(number, 1)
 
     def _settled(self) -> Account | None:
         """The account of the epoch that just ended."""
@@ -301,7 +337,7 @@ class _Run:
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         counts_N = self._counts()
         position = Position(
             step=step,
@@ -347,7 +383,7 @@ class _Run:
     def _finish(self, checkpoints: Path | None) -> int | None:
         """Leave the weights to keep in the model; returns the epoch they are of if it is no more
         than one of those taken."""
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         best = self.best.step
         if self.train.early_stopping and checkpoints and best is not None:
             folder = checkpoint_of(checkpoints, best)
@@ -355,7 +391,8 @@ class _Run:
                 self._restore(folder)
         if self.ema is not None:
             self.ema.put_into(self.model)
-        self.model.eval()
+        self.strategy.give_back(self.model, self.given)
+        self.given.eval()
         if self.train.early_stopping and best is not None:
             return best // self.steps.steps_per_epoch
         return None

@@ -1,17 +1,27 @@
-"""LOSSES: how wrong logits are, a value for each sample.
+"""LOSSES: how wrong logits are, a value for each sample or their sum.
 
 Shapes: B samples, K classes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (logits_BK, targets, smoothing) -> losses_B; targets: class ids [B], or shares of classes [B, K].
-Loss = Callable[[Tensor, Tensor, float], Tensor]
+Reduction = Literal["none", "sum"]
+
+
+class Loss(Protocol):
+    """(logits_BK, targets, smoothing) -> losses_B, or their sum.
+
+    targets: Class ids [B], or shares of classes [B, K].
+    """
+
+    def __call__(
+        self, logits_BK: Tensor, targets: Tensor, smoothing: float, reduction: Reduction = "none"
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -50,18 +60,24 @@ class Targets:
         return torch.where(self.shares_B >= 0.5, self.own_B, self.others_B)
 
 
-def cross_entropy(logits_BK: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Negative log-likelihood against smoothed targets, float32 [B]."""
-    return F.cross_entropy(logits_BK.float(), targets, reduction="none", label_smoothing=smoothing)
+def cross_entropy(
+    logits_BK: Tensor, targets: Tensor, smoothing: float, reduction: Reduction = "none"
+) -> Tensor:
+    """Negative log-likelihood against smoothed targets, float32 [B] or their sum."""
+    logits_BK = logits_BK.float()
+    return F.cross_entropy(logits_BK, targets, reduction=reduction, label_smoothing=smoothing)
 
 
-def mean_squared_error(logits_BK: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean over classes of (softmax - target)^2, float32 [B]; class ids count as one-hot."""
+def mean_squared_error(
+    logits_BK: Tensor, targets: Tensor, smoothing: float, reduction: Reduction = "none"
+) -> Tensor:
+    """Mean over classes of (softmax - target)^2, float32 [B], or its sum; ids count as one-hot."""
     assert smoothing == 0, "params refuse smoothing with mse"
     probs_BK = logits_BK.float().softmax(1)
     if targets.ndim == 1:
         targets = F.one_hot(targets, logits_BK.shape[1]).float()
-    return (probs_BK - targets).square().mean(1)
+    losses_B = (probs_BK - targets).square().mean(1)
+    return losses_B if reduction == "none" else losses_B.sum()
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mean_squared_error}

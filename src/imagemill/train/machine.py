@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,10 @@ class Machine:
     precision: torch.dtype
     channels_last: bool
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, self.precision, enabled=self.precision != torch.float32
-        )
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -106,5 +106,11 @@ def share_rates(optimizer: Optimizer, model: nn.Module, shares: Mapping[str, flo
     optimizer.param_groups[:] = groups
 
 
+def rate_of(optimizer: Optimizer) -> float:
+    """The learning rate `set_rate` was told."""
+    group = max(optimizer.param_groups, key=lambda group: float(group["share"]))
+    return float(group["lr"] / group["share"])
+
+
 def _learned(model: nn.Module) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

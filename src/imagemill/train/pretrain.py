@@ -162,7 +162,7 @@ class _Run:
             tally.add(losses_V.sum().item(), hits_V.sum().item(), count, count // 2, waited)
             ends_epoch = done % self.plan.steps_per_epoch == 0
             if ends_epoch or tally.due():
-                told = tally.take(done, rate, val_top1=None, account=None, measured={})
+                told = tally.take(done, rate, epoch=None, val_top1=None, account=None, measured={})
                 self._check(told)
                 report(told)
             decision = agreement.after(done)

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 
 from imagemill.models import split_outputs
 from imagemill.params import TrainParams
-from imagemill.train.losses import LOSSES, Targets, Teacher
+from imagemill.train.losses import LOSSES, Reduction, Targets, Teacher
 from imagemill.train.machine import Machine
 from imagemill.train.optimizers import set_rate
 from imagemill.train.strategies import Single
+from imagemill.train.watching.norms import Look
 
 
 class Stepper:
@@ -49,9 +50,19 @@ class Stepper:
             machine.device.type, enabled=machine.precision == torch.float16
         )
         self._loss = LOSSES[train.loss]
+        self._parameters = list(model.parameters())
+        self._gradient = torch.ones((), device=machine.device)  # of a sum of losses
+        self._gradient_value = 1.0
 
     def take(
-        self, images_BCHW: Tensor, targets: Targets, *, share: float, rate: float
+        self,
+        images_BCHW: Tensor,
+        targets: Targets,
+        *,
+        share: float,
+        fewest: int,
+        rate: float,
+        look: Look | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One step.
 
@@ -60,34 +71,48 @@ class Stepper:
             targets: Of these images.
             share: What the sum of this rank's losses is multiplied with to be its part of the
                 global batch's mean; 0 on a rank whose image counts for nothing.
+            fewest: Images of the rank that has fewest, so that all compute in as many parts.
             rate: Learning rate.
+            look: Measures gradients, if this step is looked at.
 
         Returns:
             Sum of losses and number of hits over the B images, on the device.
         """
+        self.strategy.begin_step(counted=share > 0)
         set_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # a fifth of what zero_grad takes
+            parameter.grad = None
+        gradient = self._gradient_of(share * self.strategy.loss_factor)
         losses: list[Tensor] = []
         hits: list[Tensor] = []
-        for part_BCHW, wanted, last in self._parts(images_BCHW, targets):
+        for part_BCHW, wanted, last in self._parts(images_BCHW, targets, fewest):
             with self._combined(last=last):
-                losses_B, logits_BK = self._forward(part_BCHW, wanted)
-                total = losses_B.sum()
-                scaled = self.scaler.scale(total * (share * self.strategy.loss_factor))
-                scaled.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+                total, logits_BK = self._forward(part_BCHW, wanted)
+                self.scaler.scale(total).backward(gradient)  # type: ignore[no-untyped-call]
             losses.append(total.detach())
             hits.append((logits_BK.argmax(1) == wanted.dominant()).sum())
         self.strategy.combine(self.model)
-        self._shape_gradients()
+        if look is not None:
+            look.at_gradients(self.model, self.scaler.get_scale())
+        if self.train.l1 is not None or self.train.clip_norm is not None:
+            self._shape_gradients()
         self._step()
         if len(losses) == 1:
             return losses[0], hits[0]
         return torch.stack(losses).sum(), torch.stack(hits).sum()
 
+    def _gradient_of(self, value: float) -> Tensor:
+        """What a sum of losses is multiplied with, as the gradient its backward pass begins with:
+        the same numbers as a product would give, without the product's own two passes."""
+        if value != self._gradient_value:
+            self._gradient_value = value
+            self._gradient = torch.tensor(value, device=self.machine.device)
+        return self._gradient
+
     def _parts(
-        self, images_BCHW: Tensor, targets: Targets
+        self, images_BCHW: Tensor, targets: Targets, fewest: int
     ) -> Iterator[tuple[Tensor, Targets, bool]]:
-        count = min(self.train.accumulate or 1, len(images_BCHW))
+        count = min(self.train.accumulate or 1, fewest)
         if count == 1:
             yield images_BCHW, targets, True
             return
@@ -96,26 +121,24 @@ class Stepper:
             yield part_BCHW, wanted, number == count - 1
 
     def _forward(self, images_BCHW: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Losses [B] and logits [B, K]."""
+        """The sum of the losses, and logits [B, K]."""
         with self.machine.autocast():
             outputs = self.replica(images_BCHW)
         logits_BK, auxiliaries = split_outputs(outputs)
-        wanted = targets.for_loss(logits_BK.shape[1])
-        losses_B = self._loss(logits_BK, wanted, self.train.label_smoothing)
+        wanted, smoothing = targets.for_loss(logits_BK.shape[1]), self.train.label_smoothing
+        # Summed by the loss itself, the sum needs no backward pass of its own.
+        reduction: Reduction = "sum" if self.teacher is None else "none"
+        losses = self._loss(logits_BK, wanted, smoothing, reduction)
         for weight, auxiliary_BK in auxiliaries:
-            losses_B = losses_B + weight * self._loss(
-                auxiliary_BK, wanted, self.train.label_smoothing
-            )
-        if self.teacher is not None:
-            with self.machine.autocast():
-                losses_B = self.teacher.blend(losses_B, logits_BK, images_BCHW)
-        return losses_B, logits_BK
+            losses = losses + weight * self._loss(auxiliary_BK, wanted, smoothing, reduction)
+        if self.teacher is None:
+            return losses, logits_BK
+        with self.machine.autocast():
+            return self.teacher.blend(losses, logits_BK, images_BCHW).sum(), logits_BK
 
     @torch.no_grad()
     def _shape_gradients(self) -> None:
         """L1's part, then clipping, on the gradient of the global batch."""
-        if self.train.l1 is None and self.train.clip_norm is None:
-            return
         self.scaler.unscale_(self.optimizer)
         if self.train.l1 is not None:
             for parameter in self.model.parameters():

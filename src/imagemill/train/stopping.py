@@ -36,6 +36,9 @@ class Decision:
     stop: bool
 
 
+_GO_ON = Decision(save=False, stop=False)
+
+
 class Agreement:
     """Lets ranks decide together, at steps that all of them know beforehand.
 
@@ -53,16 +56,17 @@ class Agreement:
     def after(self, step: int) -> Decision:
         """What to do now that `step` steps are taken; the same on all ranks."""
         if step < self._next_step:
-            return Decision(save=False, stop=False)
+            return _GO_ON
         now = time.monotonic()
         due = now - self._saved_at >= self._seconds
         gap = self._steps_until_next(step, now)
         # The largest of the negative is the smallest: the slowest rank sets the pace.
         save, stop, negative = self._ranks.largest([due, self._request.wanted, -gap])
         self._asked_at, self._asked_step, self._next_step = now, step, step - int(negative)
-        if save or stop:
-            self._saved_at = now
-        return Decision(save=bool(save or stop), stop=bool(stop))
+        if not (save or stop):
+            return _GO_ON
+        self._saved_at = now
+        return Decision(save=True, stop=bool(stop))
 
     def _steps_until_next(self, step: int, now: float) -> int:
         if self._ranks.world == 1:

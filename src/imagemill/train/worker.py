@@ -1,9 +1,11 @@
 """What each process of `torch.distributed.run` executes: `python -m imagemill.train.worker JOB`."""
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -19,17 +21,21 @@ from imagemill.loading.orphans import die_with_parent
 from imagemill.records import Architecture, write_bytes
 from imagemill.train.heads import fit_head
 from imagemill.train.initial import initial_model
-from imagemill.train.job import CHECKPOINTS, ERROR, LINES, STOPPED, Job
+from imagemill.train.job import CHECKPOINTS, ERROR, LINES, NOTE, STOPPED, Job
 from imagemill.train.judge import top1
 from imagemill.train.loop import StoppedError, fit
-from imagemill.train.machine import choose_machine, keep_freed_memory, pin_to_core
+from imagemill.train.machine import Machine, choose_machine, keep_freed_memory, pin_to_core
 from imagemill.train.output import write_output
 from imagemill.train.pretrain import pretrain
 from imagemill.train.progress import FitResult, Progress
 from imagemill.train.ranks import Ranks
 from imagemill.train.stopping import StopRequest
+from imagemill.train.watching.usage import peak_memory
+from imagemill.train.watching.waiting import Waiting
+from imagemill.train.watching.watch import Wanted
 from imagemill.train.weights import put_weights
 
+_KEEPS_MEMORY = ", freed memory is kept"
 _TO_BE_RESUMED = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
 
 
@@ -62,8 +68,7 @@ def main(job_file: Path) -> int:
 
 def _train(job: Job, request: StopRequest) -> None:
     local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if job.train.keep_memory:
-        keep_freed_memory()
+    keeps_memory = job.train.keep_memory and keep_freed_memory()
     pin_to_core(local_rank, local_world)
     machine = choose_machine(job.train, local_rank=local_rank)
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), machine.device)
@@ -79,6 +84,9 @@ def _train(job: Job, request: StopRequest) -> None:
     told = []
     if job.weights is not None:
         told = put_weights(model, job.weights, job.start, job.data.classes)
+    say = partial(_write_note, job.folder / LINES)
+    if ranks.reports:
+        say(f"computing on {machine}{_KEEPS_MEMORY if keeps_memory else ''}")
     start = time.monotonic()
     transfer, report = job.train.transfer, partial(_write_line, job.folder / LINES)
     if transfer is not None and transfer.mode != "finetune":
@@ -109,11 +117,12 @@ def _train(job: Job, request: StopRequest) -> None:
             checkpoints=job.folder / CHECKPOINTS,
             request=request,
             transfer=transfer,
+            watch=_wanted(job, images, say),
         )
     cpu_seconds = float(ranks.summed(torch.tensor(result.cpu_seconds, device=machine.device)))
     if ranks.reports:
         metrics = {
-            **_metrics(job, result),
+            **_metrics(job, result, machine),
             "started_from": {
                 **job.start.model_dump(mode="json", exclude={"classes"}),
                 "told": told,
@@ -153,6 +162,29 @@ def _open_together(
     return images
 
 
+def _wanted(job: Job, images: SplitImages, say: Callable[[str], None]) -> Wanted:
+    waiting = Waiting(
+        job.loading,
+        is_cached=images.is_cached,
+        crop=images.crop is not None,
+        decoded_bytes=len(images) * math.prod(images.input_shape),
+    )
+    return Wanted(
+        settings=job.train.watch,
+        board=job.board,
+        trace=job.trace,
+        activations=not job.train.compile,
+        waiting=waiting,
+        say=say,
+    )
+
+
+def _write_note(path: Path, sentence: str) -> None:
+    """Append a sentence for a person to metrics.jsonl."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({NOTE: sentence}) + "\n")
+
+
 def _write_line(path: Path, progress: Progress) -> None:
     """Append a line to metrics.jsonl; what was not measured is left out."""
     line = asdict(progress)
@@ -160,12 +192,12 @@ def _write_line(path: Path, progress: Progress) -> None:
     line = {name: value for name, value in (line | measured).items() if value is not None}
     if account is not None:
         line["ledger"] = account._asdict()
-    del line["ends_epoch"]
+    del line["ends_epoch"], line["seconds"]
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
-def _metrics(job: Job, result: FitResult) -> dict[str, object]:
+def _metrics(job: Job, result: FitResult, machine: Machine) -> dict[str, object]:
     return {
         "loss": result.loss,
         "epochs": job.train.epochs,
@@ -173,6 +205,8 @@ def _metrics(job: Job, result: FitResult) -> dict[str, object]:
         "resumed_at": result.resumed_at,
         "best_epoch": result.best_epoch,
         "wait_share": round(result.wait_share, 4),
+        "energy_joules": result.energy_joules,
+        "peak_memory_bytes": peak_memory(machine.device),
         "ledger": [account._asdict() for account in result.ledger],
         "processes": job.train.processes,
     }

@@ -6,6 +6,7 @@ from typing import cast
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imagemill.train.ema import Ema
 from imagemill.train.strategies.single import Single
 
 
@@ -38,6 +39,6 @@ class Ddp(Single):
             return nullcontext()
         return cast(AbstractContextManager[None], replica.no_sync())
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, model: nn.Module, ema: Ema | None) -> None:
         """Running statistics are those of rank 0, as in every forward pass."""
-        self.ranks.share_first([value for value in model.buffers() if value.numel()])
+        self.share_statistics(model, ema)
