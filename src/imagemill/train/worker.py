@@ -87,9 +87,13 @@ def _train(job: Job, request: StopRequest) -> None:
     say = partial(_write_note, job.folder / LINES)
     if ranks.reports:
         say(f"computing on {machine}{_KEEPS_MEMORY if keeps_memory else ''}")
+        for sentence in told:
+            say(sentence)
     start = time.monotonic()
     transfer, report = job.train.transfer, partial(_write_line, job.folder / LINES)
     if transfer is not None and transfer.mode != "finetune":
+        if ranks.reports and transfer.mode == "prototypes":
+            say("prototypes: nothing is trained, train.epochs counts for nothing")
         result = fit_head(
             model,
             images,
