@@ -15,6 +15,7 @@ from imagemill.records import (
     SHARD_INDEX,
     SHARD_MANIFEST,
     STATE,
+    Architecture,
     Record,
     ShardManifest,
     Start,
@@ -43,6 +44,19 @@ _TOPOLOGY = {
 }
 
 Line = dict[str, Any]
+
+
+def base_architecture(train: TrainParams) -> Architecture:
+    """Name and arguments of the base model."""
+    arguments = {
+        "width": 1.0 if train.width is None else train.width,
+        "dropout": train.dropout,
+        "stochastic_depth": train.stochastic_depth,
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return Architecture(name=train.model, arguments=given)
+
+
 NOTE = "note"  # a line with this key alone is a sentence for a person
 
 

@@ -18,10 +18,10 @@ from imagemill.augment import RandomResizedCrop, compile_policy
 from imagemill.errors import UserError
 from imagemill.loading import SplitImages, open_split
 from imagemill.loading.orphans import die_with_parent
-from imagemill.records import Architecture, write_bytes
+from imagemill.records import write_bytes
 from imagemill.train.heads import fit_head
 from imagemill.train.initial import initial_model
-from imagemill.train.job import CHECKPOINTS, ERROR, LINES, NOTE, STOPPED, Job
+from imagemill.train.job import CHECKPOINTS, ERROR, LINES, NOTE, STOPPED, Job, base_architecture
 from imagemill.train.judge import top1
 from imagemill.train.loop import StoppedError, fit
 from imagemill.train.machine import Machine, choose_machine, keep_freed_memory, pin_to_core
@@ -52,7 +52,9 @@ def main(job_file: Path) -> int:
     job = Job.read(job_file)
     try:
         if job.pretrains:
-            pretrain(job, architecture_of(job), request, partial(_write_line, job.folder / LINES))
+            pretrain(
+                job, base_architecture(job.train), request, partial(_write_line, job.folder / LINES)
+            )
         else:
             _train(job, request)
     except UserError as error:
@@ -79,7 +81,7 @@ def _train(job: Job, request: StopRequest) -> None:
     policy = compile_policy(job.augment.online, seed=job.augment.seed, online=True)
     images = _open_together(job, "train", ranks, policy.crop)
     val = _open_together(job, "val", ranks)
-    architecture = architecture_of(job)
+    architecture = base_architecture(job.train)
     model = initial_model(architecture, images, job.data, job.train)
     told = []
     if job.weights is not None:
@@ -135,18 +137,6 @@ def _train(job: Job, request: StopRequest) -> None:
         write_output(job, model, architecture, val, metrics)
     if ranks.world > 1:
         torch.distributed.destroy_process_group()
-
-
-def architecture_of(job: Job) -> Architecture:
-    """The base model's architecture."""
-    train = job.train
-    arguments = {
-        "width": 1.0 if train.width is None else train.width,
-        "dropout": train.dropout,
-        "stochastic_depth": train.stochastic_depth,
-    }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return Architecture(name=train.model, arguments=given)
 
 
 def _open_together(
