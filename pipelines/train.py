@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imagemill.errors import ToBeResumedError
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
 from imagemill.tracking import Curves, open_curves
@@ -26,10 +27,11 @@ def train(root: Path, params: Params, tracker: Tracker) -> None:
     curves = open_curves(root, params.register_, f"train {params.train.model}", tags)
     try:
         with _Follower(tracker, curves) as follower:
-            tracker.step(train_processes, job, follower.follow)
+            tracker.step(train_processes, job, follower.follow, tracker.log)
         metrics = tracker.step(publish, job)
     except BaseException as error:
-        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        is_failure = isinstance(error, Exception) and not isinstance(error, ToBeResumedError)
+        curves.close("FAILED" if is_failure else "KILLED")
         raise
     curves.close("FINISHED", sha256=ModelCard.read(root / MODELS / BASE / "model.json").sha256)
     tracker.log(
@@ -80,8 +82,9 @@ class _Follower:
 
 def _sentence(line: Line) -> str:
     val = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    stale = f", staleness {line['staleness_mean']:.1f}" if "staleness_mean" in line else ""
     return (
         f"step {line['step']}/{line['total_steps']}: loss {line['loss']:.3f}, "
-        f"accuracy {line['accuracy']:.2%}{val}, {line['images_per_second']:,.0f} images/s, "
+        f"accuracy {line['accuracy']:.2%}{val}{stale}, {line['images_per_second']:,.0f} images/s, "
         f"{line['seconds_left']:.0f} s left"
     )

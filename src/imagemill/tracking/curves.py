@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 TRAINING = "training"
 CURVE_PREFIX = "train/"
 # Of a line of metrics.jsonl, what is worth a curve.
-CURVES = ("loss", "accuracy", "learning_rate", "images_per_second", "val_top1")
+CURVES = (
+    *("loss", "accuracy", "learning_rate", "images_per_second"),
+    *("epoch_loss", "epoch_accuracy", "val_top1", "staleness_mean", "staleness_max"),
+)
 SEND_SECONDS = 3.0
 
 

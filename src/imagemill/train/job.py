@@ -19,15 +19,16 @@ from imagemill.records import (
     write_bytes,
 )
 
-JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
+JOB, LINES, METRICS, LOG, ERROR, FAULT, OUTPUT, CHECKPOINTS, STOPPED = (
     "job.json",
     "metrics.jsonl",
     "metrics.json",
     "worker.log",
     "error.txt",
+    "fault.txt",
     "output",
     "checkpoints",
-    "stopped.txt",
+    "stopped.json",
 )
 # Not how many do it, and how: a checkpoint is gone on with on any number of processes.
 _TOPOLOGY = {
@@ -59,6 +60,28 @@ def prepare(root: Path, params: Params) -> Job:
     Raises:
         IntegrityError: shards or index are missing.
     """
+    folder = job_folder(root, params)
+    job = Job(
+        root=root.resolve(),
+        folder=folder,
+        train=params.train,
+        augment=params.augment,
+        loading=params.loading,
+        data=ShardManifest.read(root / SHARD_MANIFEST),
+    )
+    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
+    for told in (ERROR, FAULT, STOPPED):
+        (folder / told).unlink(missing_ok=True)
+    job.write(folder / JOB)
+    return job
+
+
+def job_folder(root: Path, params: Params) -> Path:
+    """Where the training of the base model works: the same work has the same folder.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
     data = ShardManifest.read(root / SHARD_MANIFEST)
     said = {
         "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
@@ -69,20 +92,7 @@ def prepare(root: Path, params: Params) -> Job:
         "index": sha256_of_file(root / AUGMENTED_INDEX),
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / STATE / "train" / key
-    job = Job(
-        root=root.resolve(),
-        folder=folder,
-        train=params.train,
-        augment=params.augment,
-        loading=params.loading,
-        data=data,
-    )
-    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
-    for told in (ERROR, STOPPED):
-        (folder / told).unlink(missing_ok=True)
-    job.write(folder / JOB)
-    return job
+    return root.resolve() / STATE / "train" / key
 
 
 def publish(job: Job) -> Line:

@@ -72,6 +72,7 @@ def fit(
     machine: Machine | None = None,
     checkpoints: Path | None = None,
     request: StopRequest | None = None,
+    beat: Callable[[int], None] = lambda _: None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -91,6 +92,7 @@ def fit(
         machine: Where to compute; by default chosen from `train`.
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
         request: Whether this process was asked to end.
+        beat: Called after each step with their number, and after a checkpoint.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -106,6 +108,7 @@ def fit(
     else:
         strategy = strategy_of(train, ranks, machine)
     run = _Run(model, images, plan, strategy, teacher)
+    run.beat = beat
     try:
         return run.run(report, judge, checkpoints, request or StopRequest())
     finally:
@@ -152,6 +155,7 @@ class _Run:
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
+        self.beat: Callable[[int], None] = lambda _: None
 
     def run(
         self,
@@ -168,6 +172,7 @@ class _Run:
         for batch, waited in self._batches(first):
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
             loss, hits = self._step(batch, rate, checkpoints)
+            self.beat(done)
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
@@ -324,6 +329,7 @@ class _Run:
         self.ranks.meet()  # nor is it given its name before all have written
         if self.ranks.reports:
             finish_checkpoint(checkpoints, position, keep=self.train.keep_checkpoints)
+        self.beat(step)
 
     def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
         """First step to take and CPU seconds spent before."""
