@@ -1,4 +1,4 @@
-"""torch.distributed.run as a subprocess. Imports no torch."""
+"""torch.distributed.run, or a driver of Ray, as a subprocess. Imports no torch."""
 
 import os
 import subprocess
@@ -14,12 +14,14 @@ _GRACE_SECONDS = 15
 
 
 def agent_command(job: Job, processes: int) -> list[str]:
-    """The command that starts and watches this machine's processes.
+    """The command that starts and watches this machine's processes; with Ray, those of its cluster.
 
     Args:
         job: What to train.
         processes: How many here.
     """
+    if job.train.launcher == "ray":
+        return [sys.executable, "-m", "imagemill.train.ray_launch", str(job.folder / JOB)]
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
         *(_meeting(job, job.train.nodes) if job.train.nodes else ["--standalone"]),

@@ -1,10 +1,11 @@
 """The process group: how long ranks wait for each other, and how its loss is told from a fault."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed
-from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from imagemill.train.pulse import patience_seconds
 from imagemill.train.ranks import Ranks
@@ -14,25 +15,24 @@ _OPENING = timedelta(hours=12)
 _SAID = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "broken pipe")
 
 
-def make_contact(ranks: Ranks) -> None:
-    """Join the process group, unless who started this process has done so."""
-    if ranks.world > 1 and not torch.distributed.is_initialized():
-        backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=_OPENING)
+@contextmanager
+def contact(ranks: Ranks) -> Iterator[None]:
+    """In the process group; it is left as well, unless who started this process made it."""
+    if ranks.world == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=_OPENING)
+    yield
+    # Not after an error: without the others it would wait.
+    torch.distributed.destroy_process_group()
 
 
 def expect_answers(ranks: Ranks, timeout_seconds: float) -> None:
     """From now on a rank that does not answer is missed after half of `timeout_seconds`."""
     if ranks.world > 1:
         patience = timedelta(seconds=patience_seconds(timeout_seconds))
-        # Without a public form in torch 2.14; new groups ask for theirs by `default_pg_timeout`.
-        _set_pg_timeout(patience, torch.distributed.group.WORLD)
-
-
-def lose_contact(ranks: Ranks) -> None:
-    """Leave the process group."""
-    if ranks.world > 1:
-        torch.distributed.destroy_process_group()
+        torch.distributed.set_timeout(patience)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -110,7 +110,7 @@ def fit(
     run = _Run(model, images, plan, strategy, teacher)
     run.beat = beat
     try:
-        return run.run(report, judge, checkpoints, request or StopRequest())
+        return run.run(report, judge, checkpoints, StopRequest() if request is None else request)
     finally:
         strategy.close()
 

@@ -17,12 +17,12 @@ from imagemill.errors import UserError
 from imagemill.loading import SplitImages, open_split
 from imagemill.loading.orphans import die_with_parent
 from imagemill.records import Architecture, write_json
-from imagemill.train.contact import expect_answers, is_lost, lose_contact, make_contact
+from imagemill.train.contact import contact, expect_answers, is_lost
 from imagemill.train.initial import initial_model, start_from
 from imagemill.train.job import CHECKPOINTS, ERROR, FAULT, LINES, OUTPUT, STOPPED, Job
 from imagemill.train.judge import top1
 from imagemill.train.loop import StoppedError, fit
-from imagemill.train.machine import choose_machine, keep_freed_memory, pin_to_core
+from imagemill.train.machine import Machine, choose_machine, keep_freed_memory, pin_to_core
 from imagemill.train.output import write_output
 from imagemill.train.progress import FitResult, Progress
 from imagemill.train.pulse import Pulse, pulse_folder
@@ -104,7 +104,13 @@ def _train(job: Job, request: StopRequest, pulse: Pulse) -> None:
     pin_to_core(local_rank, local_world)
     machine = choose_machine(job.train, local_rank=local_rank)
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), machine.device)
-    make_contact(ranks)
+    with contact(ranks):
+        _train_with(job, ranks, machine, request, pulse)
+
+
+def _train_with(
+    job: Job, ranks: Ranks, machine: Machine, request: StopRequest, pulse: Pulse
+) -> None:
     policy = compile_policy(job.augment.online, seed=job.augment.seed, online=True)
     images = _open_together(job, "train", ranks, policy.crop)
     val = _open_together(job, "val", ranks)
@@ -143,7 +149,6 @@ def _train(job: Job, request: StopRequest, pulse: Pulse) -> None:
         }
         write_output(job, model, architecture, val, metrics)
         draw_staleness(job.folder / LINES, job.folder / OUTPUT)
-    lose_contact(ranks)
 
 
 def architecture_of(job: Job) -> Architecture:
