@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_passed_over(shards: Path, tmp_path: Path) -> No
 def launched(root: Path, params: Params, on_line=lambda line: None) -> Path:
     """Run the training stage's steps; the published folder."""
     job = prepare(root, params)
-    train_processes(job, on_line)
+    train_processes(job, on_line, print)
     publish(job)
     return root / "models/base"
 
@@ -306,7 +306,7 @@ def test_a_killed_process_is_gone_on_with(shards: Path) -> None:
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="goes on from its last checkpoint"):
-        train_processes(job, kill)
+        train_processes(job, kill, print)
     resumed = load_file(launched(shards, params) / "model.safetensors")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert psutil.Process().children(recursive=True) == before

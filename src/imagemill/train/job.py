@@ -25,15 +25,16 @@ from imagemill.records import (
 from imagemill.train.origin import FROM_NOTHING, Origin
 from imagemill.train.subset import write_few_shot, write_unlabelled
 
-JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
+JOB, LINES, METRICS, LOG, ERROR, FAULT, OUTPUT, CHECKPOINTS, STOPPED = (
     "job.json",
     "metrics.jsonl",
     "metrics.json",
     "worker.log",
     "error.txt",
+    "fault.txt",
     "output",
     "checkpoints",
-    "stopped.txt",
+    "stopped.json",
 )
 BODY = "body.safetensors"  # what pre-training leaves: a model without its head
 SOURCE = "source"  # folder of the project a job learns from, if that is a part of the whole
@@ -113,6 +114,21 @@ def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
     return job
 
 
+def begun_job(root: Path, params: Params) -> Job | None:
+    """The job that the first of several machines has begun for these settings and this data.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
+    digest = ShardManifest.read(root / SHARD_MANIFEST).digest
+    files = (root / STATE / "train").glob(f"*/{JOB}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        job = Job.read(file)
+        if job.train == params.train and job.data.digest == digest:
+            return job
+    return None
+
+
 def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
     """Write the job of learning from images without labels, on one process.
 
@@ -166,7 +182,7 @@ def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind:
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
     folder = root.resolve() / STATE / "train" / f"{kind}{key}"
     shutil.rmtree(folder / OUTPUT, ignore_errors=True)
-    for told in (ERROR, STOPPED):
+    for told in (ERROR, FAULT, STOPPED):
         (folder / told).unlink(missing_ok=True)
     return Job(
         root=root.resolve(),
