@@ -36,8 +36,6 @@ def train(root: Path, params: Params, tracker: Tracker) -> None:
     with _ending(curves):
         metrics = tracker.step(publish, job)
     curves.close("FINISHED", sha256=ModelCard.read(root / MODELS / BASE / "model.json").sha256)
-    for sentence in metrics["started_from"]["told"]:
-        tracker.log(sentence)
     tracker.log(
         f"trained: val top-1 {metrics['val_top1']:.2%} after "
         f"{metrics['training_cpu_seconds']:.1f} CPU seconds ({metrics['machine']}); "
@@ -80,7 +78,7 @@ def _ending(curves: Curves) -> Iterator[None]:
 def _told(ledger: list[dict[str, Any]]) -> str:
     """What the accounts of all epochs say; any that was not whole has stopped the run."""
     if not ledger:
-        return "none was kept (loading.ledger is off)"
+        return "none was kept"
     return (
         f"{len(ledger)} epoch(s) of {ledger[-1]['consumed']:,} images, each once, "
         f"digest {ledger[-1]['digest'][:16]}"

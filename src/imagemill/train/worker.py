@@ -146,10 +146,14 @@ def _train_with(
     if job.weights is not None:
         told = put_weights(model, job.weights, job.start, job.data.classes)
     say = partial(_write_note, job.folder / LINES)
+    for sentence in told if ranks.reports else ():
+        say(sentence)
     start = time.monotonic()
     expect_answers(ranks, job.train.timeout_seconds)
     transfer, report = job.train.transfer, partial(_write_line, job.folder / LINES)
     if transfer is not None and transfer.mode != "finetune":
+        if ranks.reports and transfer.mode == "prototypes":
+            say("prototypes: nothing is trained, train.epochs counts for nothing")
         result = fit_head(
             model,
             images,
