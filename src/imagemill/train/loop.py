@@ -45,6 +45,7 @@ from imagemill.train.strategies import Single, strategy_of
 
 SUSPECTS = "suspects.json"
 _NAMED = 5  # keys in a message
+_SEEDS = 2**63 - 1  # the largest torch takes
 
 Judge = Callable[[nn.Module], float]
 Report = Callable[[Progress], None]
@@ -220,6 +221,8 @@ class _Run:
         if self.ledger is not None:
             self.ledger.consume(step.own())
         images_BCHW, targets = self._fed(batch)
+        # What layers draw depends on nothing else either: there is no generator to save.
+        self.machine.seed(((self.train.seed << 32) + step.number << 12) + self.ranks.rank & _SEEDS)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
             images_BCHW,

@@ -26,6 +26,12 @@ class Machine:
             self.device.type, self.precision, enabled=self.precision != torch.float32
         )
 
+    def seed(self, number: int) -> None:
+        """Of what layers draw, such as dropout. torch.manual_seed costs a hundred times as much."""
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(number)
+
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
