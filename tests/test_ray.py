@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from test_lost_ranks import free_port, params_of, trained_alone
 from imagemill.errors import TrainingError
 from imagemill.train.job import prepare, publish
 from imagemill.train.launch import train_processes
+from imagemill.train.pulse import pulse_folder, signs
 
 pytest.importorskip("ray")
 _PATIENCE_SECONDS = 180
@@ -44,13 +46,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         below = [child for node in nodes for child in psutil.Process(node.pid).children(True)]
-        for node in reversed(nodes):
+        for node in reversed(nodes):  # what is Ray's own ends with it
             node.terminate()
-            node.wait(30)
-        _, alive = psutil.wait_procs(below, timeout=20)
-        for process in alive:
-            process.kill()
-        assert not alive, "Ray left processes behind"
+        for node in nodes:
+            node.wait(_PATIENCE_SECONDS)
+        log.close()
+        assert psutil.wait_procs(below, timeout=20)[1] == [], "Ray left processes behind"
+        shutil.rmtree(_short(), ignore_errors=True)
 
 
 def _short() -> str:
@@ -62,29 +64,34 @@ def _wait_for_nodes(count: int, log: str) -> None:
     ask = "import ray; ray.init(address='auto', logging_level='ERROR'); print(len(ray.nodes()))"
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        told = subprocess.run(
-            [sys.executable, "-c", ask], capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-c", ask]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
         if told.stdout.strip() == str(count):
             return
     raise AssertionError(f"{told.stderr}\n{Path(log).read_text()}")
 
 
 def test_ray_trains_the_same_model_on_two_nodes(cluster: None, tmp_path: Path) -> None:
-    """One rank on each; the weights are those of one process to 1e-5, the ledger is whole."""
+    """One rank on each; the weights are those of one process to 1e-4, the ledger is whole."""
     make_shards(tmp_path)
-    params = params_of("ddp", processes=2, epochs=10, launcher="ray")
-    expected = trained_alone(prepare(tmp_path, params_of("single", epochs=10)))
+    params = params_of("ddp", processes=2, epochs=50, launcher="ray")
+    expected = trained_alone(prepare(tmp_path, params_of("single", epochs=50)))
     job = prepare(tmp_path, params)
-    train_processes(job, lambda _: None, print)
-    log = (job.folder / "worker.log").read_text(errors="replace")
+    nodes: set[int] = set()
+
+    def follow(line: object) -> None:
+        if not nodes:  # a worker is a child of its node's raylet
+            ranks = signs(pulse_folder(job.folder))
+            nodes.update(psutil.Process(sign.pid).ppid() for sign in ranks)
+
+    train_processes(job, follow, print)
+    assert len(nodes) == 2
     metrics = publish(job)
     weights = load_file(tmp_path / "models/base/model.safetensors")
-    assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in weights)
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in weights)
     assert metrics["processes"] == 2
-    assert [account["consumed"] for account in metrics["ledger"]] == [60] * 10
+    assert [account["consumed"] for account in metrics["ledger"]] == [60] * 50
     assert {account["missing"] + account["duplicate"] for account in metrics["ledger"]} == {0}
-    print(log)
 
 
 def test_without_a_cluster_the_user_is_told(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from kill_training import killed_alone, killed_ranks, whole
 from made_shards import make_shards
 from rank_groups import together
 from strategy_runs import STRATEGIES, Ended, Run, run, run_each, settings
@@ -131,6 +132,21 @@ def test_any_topology_goes_on_with_the_checkpoint_of_any_other(
         assert 0 < ended.resumed_at < 3
         # The first step of the first epoch was taken by others.
         assert_same(ended._replace(losses=ended.losses[1:]), alone("shaped"), "shaped")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_process_is_gone_on_with_bit_for_bit(seed: int, root: Path) -> None:
+    """SIGKILL at a random moment; more with `python tests/kill_training.py 20`."""
+    outcome = killed_alone(root, whole(root), seed)
+    assert (outcome.missing, outcome.duplicate, outcome.difference) == (0, 0, 0), outcome.said
+
+
+def test_killed_ranks_are_gone_on_with(root: Path) -> None:
+    """4 ranks, then 2: nothing is missing or comes twice, weights as of one process to 1e-5."""
+    outcome = killed_ranks(root, whole(root), 5)
+    assert "4 ranks killed" in outcome.said and "then 2" in outcome.said
+    assert (outcome.missing, outcome.duplicate) == (0, 0), outcome.said
+    assert outcome.difference <= 1e-5
 
 
 # Norms over the global batch -----------------------------------------------------------------

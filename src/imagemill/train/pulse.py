@@ -89,9 +89,9 @@ def hung(folder: Path, timeout_seconds: float) -> list[Sign]:
     Where several train together all stand still when one hangs. Those that wait give up after
     `patience_seconds` and say so: who was silent as long and has not said so is the one.
     """
-    signs = _signs(folder)
-    forsaken = [sign.silent_seconds for sign in signs if sign.phase == Phase.FORSAKEN]
-    alive = [sign for sign in signs if sign.phase == Phase.STEPPING and _is_alive(sign.pid)]
+    found = signs(folder)
+    forsaken = [sign.silent_seconds for sign in found if sign.phase == Phase.FORSAKEN]
+    alive = [sign for sign in found if sign.phase == Phase.STEPPING and _is_alive(sign.pid)]
     if not forsaken:
         return [sign for sign in alive if sign.silent_seconds > timeout_seconds]
     if max(forsaken) < min(_SETTLE_SECONDS, timeout_seconds / 4):
@@ -104,7 +104,8 @@ def patience_seconds(timeout_seconds: float) -> float:
     return timeout_seconds / 2
 
 
-def _signs(folder: Path) -> list[Sign]:
+def signs(folder: Path) -> list[Sign]:
+    """The last of each rank on this host, by rank."""
     now, found = time.monotonic(), []
     for path in folder.glob("*"):
         data = path.read_bytes()
