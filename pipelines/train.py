@@ -12,8 +12,9 @@ from tqdm import tqdm
 from imagemill.errors import ToBeResumedError
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
-from imagemill.tracking import Curves, find_start, open_curves
+from imagemill.tracking import Curves, open_curves
 from imagemill.tracking.curves import CURVES
+from imagemill.tracking.start import find_start
 from imagemill.train.job import NOTE, Job, Line, prepare, prepare_pretraining, pretrained, publish
 from imagemill.train.launch import train_processes
 from imagemill.train.origin import Origin

@@ -26,6 +26,7 @@ from imagemill.models import build_model, save_weights
 from imagemill.models.published import fetched_weights, published_weights
 from imagemill.params import Params, parse_params, read_yaml
 from imagemill.records import Architecture, ModelCard, Start, sha256_of_file
+from imagemill.tracking.start import find_start
 from imagemill.train.job import prepare
 from imagemill.train.origin import Origin, local_origin
 from imagemill.train.weights import put_weights
@@ -289,7 +290,7 @@ def make_registered(root: Path, empty_store: Path) -> None:
 def start_of(root: Path, init_from: str) -> Origin:
     document = read_yaml(root / "params.yaml")
     document["train"] |= {"init_from": init_from}
-    return tracking.find_start(root, parse_params(document, where="test"))
+    return find_start(root, parse_params(document, where="test"))
 
 
 def test_the_champion_stands_for_its_base(registered: Path) -> None:

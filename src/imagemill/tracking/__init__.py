@@ -5,7 +5,6 @@ import os
 from imagemill.tracking.curves import Curves, open_curves
 from imagemill.tracking.prediction import predict
 from imagemill.tracking.registration import compare_link, register
-from imagemill.tracking.start import find_start
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
 
 # Read by mlflow while it is imported, which none of the above does.
@@ -24,7 +23,6 @@ for _name, _value in _SWITCHES.items():
 __all__ = [
     "Curves",
     "compare_link",
-    "find_start",
     "is_missing_versions",
     "open_curves",
     "predict",
