@@ -48,6 +48,7 @@ class Job(Record):
     augment: AugmentParams
     loading: LoadingParams
     data: ShardManifest
+    keeps_model: bool  # whether the model is written out at the end, or only its curves
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -64,8 +65,16 @@ class Job(Record):
         return self.root / STATE / "profile" / self.folder.name / "trace.json"
 
 
-def prepare(root: Path, params: Params) -> Job:
+def prepare(
+    root: Path, params: Params, *, below: Path = STATE / "train", keeps_model: bool = True
+) -> Job:
     """Write the job of training the base model; an unfinished one of the same work is taken up.
+
+    Args:
+        root: The project's root.
+        params: All of params.yaml.
+        below: Where in the project jobs have their folders.
+        keeps_model: Whether the model is written out at the end.
 
     Raises:
         IntegrityError: shards or index are missing.
@@ -80,7 +89,7 @@ def prepare(root: Path, params: Params) -> Job:
         "index": sha256_of_file(root / AUGMENTED_INDEX),
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / STATE / "train" / key
+    folder = root.resolve() / below / key
     job = Job(
         root=root.resolve(),
         folder=folder,
@@ -88,6 +97,7 @@ def prepare(root: Path, params: Params) -> Job:
         augment=params.augment,
         loading=params.loading,
         data=data,
+        keeps_model=keeps_model,
     )
     shutil.rmtree(folder / OUTPUT, ignore_errors=True)
     for told in (ERROR, STOPPED):

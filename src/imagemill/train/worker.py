@@ -98,7 +98,7 @@ def _train(job: Job, request: StopRequest) -> None:
         watch=_wanted(job, images, say),
     )
     cpu_seconds = float(ranks.summed(torch.tensor(result.cpu_seconds, device=machine.device)))
-    if ranks.reports:
+    if ranks.reports and job.keeps_model:
         metrics = {
             **_metrics(job, result, machine),
             "num_images": len(images),
