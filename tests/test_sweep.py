@@ -27,7 +27,7 @@ SPACE: dict[str, Any] = {RATE: {"choices": [0.1, 1e-9]}}
 SWEEP = {
     "trials": 4,
     "epochs": 6,
-    "seed": 1,
+    "seed": 6,
     "pruner": "median",
     "startup_trials": 1,
     "space": SPACE,
