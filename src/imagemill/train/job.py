@@ -74,6 +74,7 @@ class Job(Record):
     weights: Path | None = None  # what it starts from, as `start` tells it
     source: Path  # the project whose train split it learns from; the root, or a part of it
     pretrains: bool = False  # to learn from images without labels, not to train the model
+    keeps_model: bool = True  # whether the model is written out at the end, or only its curves
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -90,13 +91,22 @@ class Job(Record):
         return self.root / STATE / "profile" / self.folder.name / "trace.json"
 
 
-def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
+def prepare(
+    root: Path,
+    params: Params,
+    origin: Origin = FROM_NOTHING,
+    *,
+    below: Path = STATE / "train",
+    keeps_model: bool = True,
+) -> Job:
     """Write the job of training the base model; an unfinished one of the same work is taken up.
 
     Args:
         root: The project's root.
         params: All sections.
         origin: What it starts from.
+        below: Where in the project jobs have their folders.
+        keeps_model: Whether the model is written out at the end, or only its curves.
 
     Raises:
         IntegrityError: shards or index are missing.
@@ -105,7 +115,8 @@ def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
         "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
         "index": sha256_of_file(root / AUGMENTED_INDEX),
     }
-    job = _job(root, params, origin, said, "")
+    job = _job(root, params, origin, said, "", below=below)
+    job.keeps_model = keeps_model
     transfer = params.train.transfer
     if transfer is not None and transfer.images_per_class is not None:
         job.source = job.folder / SOURCE
@@ -169,7 +180,15 @@ def pretrained(job: Job) -> Origin | None:
     return Origin(Start(kind="pretrained", name=name, sha256=sha256_of_file(file)), file)
 
 
-def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind: str) -> Job:
+def _job(
+    root: Path,
+    params: Params,
+    origin: Origin,
+    said: dict[str, Any],
+    kind: str,
+    *,
+    below: Path = STATE / "train",
+) -> Job:
     """A job in the folder that belongs to what is `said` of it, cleared of old messages."""
     data = ShardManifest.read(root / SHARD_MANIFEST)
     said |= {
@@ -180,7 +199,7 @@ def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind:
         "start": origin.start.sha256,
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / STATE / "train" / f"{kind}{key}"
+    folder = root.resolve() / below / f"{kind}{key}"
     shutil.rmtree(folder / OUTPUT, ignore_errors=True)
     for told in (ERROR, FAULT, STOPPED):
         (folder / told).unlink(missing_ok=True)

@@ -186,7 +186,7 @@ def _train_with(
         )
     cpu_seconds = float(ranks.summed(torch.tensor(result.cpu_seconds, device=machine.device)))
     pulse.over()
-    if ranks.reports:
+    if ranks.reports and job.keeps_model:
         metrics = {
             **_metrics(job, result, machine),
             "processes": ranks.world,
