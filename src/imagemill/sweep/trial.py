@@ -25,6 +25,7 @@ def run_trial(
     study: str,
     draw: Draw,
     on_line: Callable[[Line], None],
+    *,
     log: Callable[[str], None],
 ) -> Outcome:
     """Train with the drawn values until the end, or until the pruner says stop.
