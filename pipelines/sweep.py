@@ -56,10 +56,11 @@ def _trial(root: Path, params: Params, study: Study, runs: SweepRuns, tracker: T
         if "step" in line:
             curves.log(line["step"], {key: line[key] for key in CURVES if key in line})
 
+    def trial() -> Outcome:
+        return run_trial(root, params, study.name, draw, follow, log=tracker.log)
+
     try:
-        outcome: Outcome = tracker.step(
-            run_trial, root, params, study.name, draw, follow, tracker.log
-        )
+        outcome = tracker.step(trial)
     except BaseException:
         curves.close("KILLED")
         raise

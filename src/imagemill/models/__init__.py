@@ -15,7 +15,13 @@ from imagemill.models.contract import (
 from imagemill.models.cost import count_macs, count_parameters
 from imagemill.models.initialisation import INITIALISATIONS
 from imagemill.models.saved import check_file, fit_to_shapes, load_model, read_card, save_weights
-from imagemill.models.table import MODELS, build_model, check_architecture, model_named
+from imagemill.models.table import (
+    MODELS,
+    build_model,
+    check_architecture,
+    check_prunable,
+    model_named,
+)
 
 __all__ = [
     "INITIALISATIONS",
@@ -28,6 +34,7 @@ __all__ = [
     "build_model",
     "check_architecture",
     "check_file",
+    "check_prunable",
     "count_macs",
     "count_parameters",
     "fit_to_shapes",

@@ -71,14 +71,16 @@ class Model(NamedTuple):
     """A row of MODELS.
 
     build: Module from normalised images to logits [B, K], in training perhaps to `Outputs`.
-    minimum_size: Smallest height and width it can be trained with, pixels.
+    minimum_size: Smallest height and width it takes, pixels.
     standard: The input and classes it was published for; its cost is pinned there.
     source: Where it was published.
     size_step: Heights and widths it takes are multiples of this.
     has_width: Takes a width other than 1.
     has_stochastic_depth: Takes a share of images that skip its residual branches.
+    is_prunable: Channels can be taken out of its layers.
     published_parameters: As printed by the source at `standard`; None: it states none.
     weights: None: torchvision publishes none.
+    evidence: Layer whose places explanations point at; None: its last convolution.
     """
 
     build: Callable[[Shape, Arguments], nn.Module]
@@ -88,8 +90,10 @@ class Model(NamedTuple):
     size_step: int = 1
     has_width: bool = True
     has_stochastic_depth: bool = False
+    is_prunable: bool = True
     published_parameters: str | None = None
     weights: PublishedWeights | None = None
+    evidence: str | None = None
 
 
 class Outputs(NamedTuple):

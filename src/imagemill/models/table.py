@@ -132,6 +132,20 @@ def check_architecture(architecture: Architecture, input_size: int) -> None:
         )
 
 
+def check_prunable(name: str) -> None:
+    """Refuse to take channels out of a model whose layers cannot be followed.
+
+    Raises:
+        UnknownNameError: no such model.
+        ParamsError: this one cannot.
+    """
+    if not model_named(name).is_prunable:
+        raise ParamsError(
+            f"{name} cannot be pruned: which of its channels belong together is hidden in the way "
+            "it computes attention; distil a smaller model or quantize it instead"
+        )
+
+
 def _check_size(name: str, model: Model, input_size: int) -> None:
     if input_size < model.minimum_size:
         raise InputSizeError(

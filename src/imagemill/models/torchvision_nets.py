@@ -25,6 +25,8 @@ class Family(NamedTuple):
     own_dropout: They drop features themselves, by an argument; otherwise in front of the head.
     width: Name of the argument for their width; None: they have one width.
     depth: Lets a share of the images skip residual branches; None: there are none to skip.
+    evidence: As in `Model`.
+    is_prunable: As in `Model`.
     normalisation: Mean and standard deviation that go with its published weights.
     """
 
@@ -32,6 +34,8 @@ class Family(NamedTuple):
     own_dropout: bool = False
     width: str | None = None
     depth: Callable[[nn.Module, float], None] | None = None
+    evidence: str | None = None
+    is_prunable: bool = True
     normalisation: tuple[_Colour, _Colour] = _IMAGENET
 
 
@@ -69,18 +73,22 @@ VGG = Family(
 INCEPTION = Family(
     "Szegedy et al. 2015, Rethinking the Inception Architecture for Computer Vision",
     own_dropout=True,
+    evidence="Mixed_7c",
     # What torchvision's transform_input, off here, makes of the usual one.
     normalisation=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 )
 RESNET = Family(
     "He et al. 2015, Deep Residual Learning for Image Recognition",
     depth=_skip_blocks,
+    evidence="layer4",
 )
 RESNEXT = RESNET._replace(
     source="Xie et al. 2016, Aggregated Residual Transformations for Deep Neural Networks"
 )
 WIDE_RESNET = RESNET._replace(source="Zagoruyko and Komodakis 2016, Wide Residual Networks")
-DENSENET = Family("Huang et al. 2016, Densely Connected Convolutional Networks")
+DENSENET = Family(
+    "Huang et al. 2016, Densely Connected Convolutional Networks", evidence="features"
+)
 MOBILENET_V2 = Family(
     "Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks",
     own_dropout=True,
@@ -95,16 +103,22 @@ EFFICIENTNET = Family(
 EFFICIENTNET_V2 = EFFICIENTNET._replace(
     source="Tan and Le 2021, EfficientNetV2: Smaller Models and Faster Training"
 )
-CONVNEXT = Family("Liu et al. 2022, A ConvNet for the 2020s", depth=_skip_branches)
+CONVNEXT = Family(
+    "Liu et al. 2022, A ConvNet for the 2020s", depth=_skip_branches, evidence="features"
+)
 VIT = Family(
     "Dosovitskiy et al. 2020, An Image is Worth 16x16 Words: Transformers for Image Recognition "
     "at Scale",
     own_dropout=True,
+    # After the last attention only the class token counts: this is where places still speak.
+    evidence="encoder.layers.encoder_layer_11.ln_1",
 )
 SWIN = Family(
     "Liu et al. 2021, Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
     own_dropout=True,
     depth=_skip_branches,
+    evidence="norm",
+    is_prunable=False,  # torch-pruning does not come to an end on attention in shifted windows
 )
 
 
@@ -118,7 +132,9 @@ def _row(name: str, family: Family, weights: str, minimum_size: int) -> Model:
         size_step=_SIZE_STEPS.get(name, 1),
         has_width=family.width is not None,
         has_stochastic_depth=family.depth is not None,
+        is_prunable=family.is_prunable,
         weights=PublishedWeights(weights, mean, std),
+        evidence=family.evidence,
     )
 
 
@@ -223,4 +239,5 @@ RESNET18_SMALL = Model(
     source=f"{RESNET.source}; its ResNet-18 with the stem of section 4.2",
     has_width=False,
     has_stochastic_depth=True,
+    evidence=RESNET.evidence,
 )
