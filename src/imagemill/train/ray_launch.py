@@ -6,6 +6,7 @@ and so the project, must lie where all machines of the cluster see it.
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from imagemill.train.job import ERROR, STOPPED, Job
 
 STOP, _STATE = "stop", "ray"
 _TO_BE_RESUMED = 75
+_KNOCK_SECONDS = 5.0
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -47,8 +49,9 @@ def main(job_file: Path) -> int:
         (job.folder / STOP).touch()
 
     try:
+        _knock(os.environ.get("RAY_ADDRESS"))
         ray.init(address="auto", runtime_env={"env_vars": _environment()})
-    except ConnectionError:
+    except OSError:  # ConnectionError is one
         said = "train.launcher is ray, but no Ray cluster is up: `ray start --head` starts one"
         (job.folder / ERROR).write_text(said, encoding="utf-8")
         return 2
@@ -76,6 +79,17 @@ def main(job_file: Path) -> int:
     if (job.folder / ERROR).is_file():
         return 2
     return _TO_BE_RESUMED if (job.folder / STOPPED).is_file() else 0
+
+
+def _knock(address: str | None) -> None:
+    """Ray waits for minutes for a cluster that is not there.
+
+    Raises:
+        OSError: nobody listens at HOST:PORT.
+    """
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def _environment() -> dict[str, str]:
