@@ -94,7 +94,8 @@ def _as_maps(layer: nn.Module, values: Tensor) -> Tensor:
         return values.movedim(3, 1)
     tokens_BTC = values[:, 1:]  # the first one stands for the class
     side = math.isqrt(tokens_BTC.shape[1])
-    return tokens_BTC.unflatten(1, (side, side)).movedim(3, 1)
+    batch, _, channels = tokens_BTC.shape
+    return tokens_BTC.reshape(batch, side, side, channels).movedim(3, 1)
 
 
 def _scaled(evidence_B1HW: Tensor, images_BCHW: Tensor) -> NDArray[np.float32]:
