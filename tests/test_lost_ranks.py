@@ -26,11 +26,10 @@ from imagemill.loading.plan import Share
 from imagemill.params import Params
 from imagemill.train.checkpoint import newest_checkpoint
 from imagemill.train.initial import initial_model
-from imagemill.train.job import Job, prepare, publish
+from imagemill.train.job import Job, base_architecture, prepare, publish
 from imagemill.train.launch import train_processes
 from imagemill.train.loop import fit
 from imagemill.train.pulse import Pulse, hung
-from imagemill.train.worker import architecture_of
 
 TIMEOUT_SECONDS = 8.0
 _clock = time.monotonic  # tests change what `time` has
@@ -63,7 +62,7 @@ def write_params(root: Path, params: Params) -> None:
 def trained_alone(job: Job) -> dict[str, torch.Tensor]:
     """What one process ends with that nobody disturbs."""
     images = open_split(job.root, "train", input_shape=job.input_shape, loading=job.loading)
-    model = initial_model(architecture_of(job), images, job.data, job.train)
+    model = initial_model(base_architecture(job.train), images, job.data, job.train)
     fit(
         model,
         images,
@@ -217,7 +216,7 @@ def test_the_samples_of_a_broken_loss_are_named_by_their_own_rank(tmp_path: Path
     make_shards(tmp_path)
     job = prepare(tmp_path, params_of("ddp", processes=2, batch_size=60))
     images = open_split(tmp_path, "train", input_shape=job.input_shape, loading=job.loading)
-    model = initial_model(architecture_of(job), images, job.data, job.train)
+    model = initial_model(base_architecture(job.train), images, job.data, job.train)
     losses: dict[float, set[str]] = {}
     for rank in range(2):
         plan = plan_of(images, seed=job.train.seed, batch_size=60, share=Share(rank, 2))
