@@ -7,6 +7,7 @@
 ## make lint                             the first three alone
 ## make bench                            what the wiring costs
 ## make bench-data                       sharding, loading and growth beside other systems
+## make bench-train                      the training loop beside other trainers; accuracy
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 # Stages are started as `python`: it must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help run recipe ui serve test lint bench bench-data
+.PHONY: help run recipe ui serve test lint bench bench-data bench-train
 .DEFAULT_GOAL := help
 
 help:
@@ -64,7 +65,7 @@ $(PEERS)/.installed: $(INSTALLED)
 	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $(PEERS)/lib/python3.11/site-packages/imagemill-environment.pth
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		$$($(BIN)/python -m benchmarks.peers peers)
+		$$($(BIN)/python -m benchmarks.peers peers train-peers)
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--no-build-isolation $$($(BIN)/python -m benchmarks.peers ffcv) || \
 		echo "FFCV cannot be built here (it needs libopencv-dev, libturbojpeg0-dev and pkg-config): left out"
@@ -72,3 +73,6 @@ $(PEERS)/.installed: $(INSTALLED)
 
 bench-data: $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.data
+
+bench-train: $(PEERS)/.installed
+	$(PEERS)/bin/python -m benchmarks.training

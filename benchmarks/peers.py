@@ -1,4 +1,4 @@
-"""The packages of an extra, for pip: `python -m benchmarks.peers peers`."""
+"""The packages of extras, for pip: `python -m benchmarks.peers peers train-peers`."""
 
 import sys
 import tomllib
@@ -15,4 +15,4 @@ def requirements(extra: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(*requirements(sys.argv[1]), sep="\n")
+    print(*(name for extra in sys.argv[1:] for name in requirements(extra)), sep="\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imagemill.errors import ToBeResumedError
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
 from imagemill.tracking import Curves, open_curves
@@ -60,7 +61,7 @@ def _follow(root: Path, params: Params, job: Job, name: str, tracker: Tracker) -
     tags = {"training": job.folder.name, "data_digest": job.data.digest}
     curves = open_curves(root, params.register_, name, tags, job.start)
     with _ending(curves), _Follower(tracker, curves) as follower:
-        tracker.step(train_processes, job, follower.follow)
+        tracker.step(train_processes, job, follower.follow, tracker.log)
     return curves
 
 
@@ -70,7 +71,8 @@ def _ending(curves: Curves) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        is_failure = isinstance(error, Exception) and not isinstance(error, ToBeResumedError)
+        curves.close("FAILED" if is_failure else "KILLED")
         raise
 
 
@@ -118,8 +120,9 @@ class _Follower:
 
 def _sentence(line: Line) -> str:
     val = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    stale = f", staleness {line['staleness_mean']:.1f}" if "staleness_mean" in line else ""
     return (
         f"step {line['step']}/{line['total_steps']}: loss {line['loss']:.3f}, "
-        f"accuracy {line['accuracy']:.2%}{val}, {line['images_per_second']:,.0f} images/s, "
+        f"accuracy {line['accuracy']:.2%}{val}{stale}, {line['images_per_second']:,.0f} images/s, "
         f"{line['wait_share']:.0%} waiting for them, {line['seconds_left']:.0f} s left"
     )

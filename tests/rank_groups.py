@@ -2,9 +2,11 @@
 
 import multiprocessing
 import pickle
+import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,6 +43,29 @@ def together(world: int, folder: Path, function: Callable[..., Any], *arguments:
     Returns:
         What it returned, by rank.
     """
+    with _group(world, folder, function, arguments) as (_, receivers):
+        results = [_received(receiver) for receiver in receivers]
+    failures = [result for result in results if isinstance(result, str) and "Traceback" in result]
+    assert not failures, "\n".join(failures)
+    return results
+
+
+def killed_together(
+    world: int, folder: Path, function: Callable[..., Any], *arguments: Any
+) -> None:
+    """The same with a function that ends in SIGKILL on every rank."""
+    with _group(world, folder, function, arguments) as (processes, receivers):
+        for process in processes:
+            process.join(_PATIENCE_SECONDS)
+        for process, receiver in zip(processes, receivers, strict=True):
+            assert process.exitcode == -signal.SIGKILL, _received(receiver)
+
+
+@contextmanager
+def _group(
+    world: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Iterator[tuple[list[Any], list[Connection]]]:
+    """The processes and the pipes their results come from; gone when the block is left."""
     meeting = folder / f"meeting-{time.monotonic_ns()}"
     pipes = [_context.Pipe(duplex=False) for _ in range(world)]
     processes = [
@@ -54,14 +79,11 @@ def together(world: int, folder: Path, function: Callable[..., Any], *arguments:
             process.start()
         for _, pipe in pipes:
             pipe.close()  # so that the end of a process ends its pipe
-        results = [_received(receiver) for receiver, _ in pipes]
+        yield processes, [receiver for receiver, _ in pipes]
     finally:
         for process in processes:
             process.kill()
             process.join()
-    failures = [result for result in results if isinstance(result, str) and "Traceback" in result]
-    assert not failures, "\n".join(failures)
-    return results
 
 
 def _received(receiver: Connection) -> Any:

@@ -1,6 +1,6 @@
 """Small trainings by every strategy, and what they end with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ def run(
     case: str = "plain",
     checkpoints: Path | None = None,
     until: int | None = None,
+    beat: Callable[[int], None] = lambda _: None,
     **train: Any,
 ) -> Ended:
     """Train on the project's shards.
@@ -91,6 +92,7 @@ def run(
         root: The project.
         strategy, case, train: As in `settings`.
         checkpoints: Where to save and to resume.
+        beat: Called after each step.
         until: End of the epoch to stop at as if killed; checkpoints must be asked for.
     """
     params = settings(strategy, case, **train)
@@ -120,6 +122,7 @@ def run(
             judge=judge if until is None else _killed_at(until, judge),
             ranks=ranks,
             checkpoints=checkpoints,
+            beat=beat,
         )
     except KilledError:
         return Ended({}, [], [], [], [], 0)

@@ -110,7 +110,10 @@ def test_check_accepts_what_we_ship(project: Path) -> None:
         ("student: fast_mnist", "student: fast_mnits", "did you mean 'fast_mnist'?"),
         ("operation: rotate", "operation: rotat", "did you mean 'rotate'?"),
         ("runtime: onnxruntime", "runtime: onnx_runtime", "did you mean 'onnxruntime'?"),
-        ("input_size: 28", "input_size: 2", "train.input_size: 2"),
+        ("input_size: 28", "input_size: 2", "train.model: fast_mnist needs images of at least 8"),
+        ("model: fast_mnist", "model: vit_b_16", "train.input_size to a multiple of 16"),
+        ("model: fast_mnist", "model: swin_t", "compress.variants.pruned: swin_t cannot be pruned"),
+        ("student: fast_mnist", "student: alexnet", "at least 63 px"),
         ("init_from: null", "init_from: gone.safetensors", "gone.safetensors does not exist"),
     ],
 )

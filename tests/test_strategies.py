@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from kill_training import killed_alone, killed_ranks, whole
 from made_shards import make_shards
 from rank_groups import together
 from strategy_runs import STRATEGIES, Ended, Run, run, run_each, settings
@@ -133,6 +134,21 @@ def test_any_topology_goes_on_with_the_checkpoint_of_any_other(
         assert_same(ended._replace(losses=ended.losses[1:]), alone("shaped"), "shaped")
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_process_is_gone_on_with_bit_for_bit(seed: int, root: Path) -> None:
+    """SIGKILL at a random moment; more with `python tests/kill_training.py 20`."""
+    outcome = killed_alone(root, whole(root), seed)
+    assert (outcome.missing, outcome.duplicate, outcome.difference) == (0, 0, 0), outcome.said
+
+
+def test_killed_ranks_are_gone_on_with(root: Path) -> None:
+    """4 ranks, then 2: nothing is missing or comes twice, weights as of one process to 1e-5."""
+    outcome = killed_ranks(root, whole(root), 5)
+    assert "4 ranks killed" in outcome.said and "then 2" in outcome.said
+    assert (outcome.missing, outcome.duplicate) == (0, 0), outcome.said
+    assert outcome.difference <= 1e-5
+
+
 # Norms over the global batch -----------------------------------------------------------------
 
 
@@ -231,16 +247,20 @@ def test_a_failure_reaches_who_waits() -> None:
         server.push(0, torch.ones(1), rate=1.0)
 
 
+# Stale gradients act like more momentum: at a rate of 0.1 two ranks may diverge.
+ASYNCHRONOUS = {"epochs": 16, "batch_size": 9, "learning_rate": 0.02}
+
+
 def asynchronous(root: Path, max_staleness: int | None, **train: Any) -> Run:
     """A run of the asynchronous server."""
-    told = {"asynchronous": {"max_staleness": max_staleness}, "epochs": 8, "batch_size": 9, **train}
+    told = {**ASYNCHRONOUS, "asynchronous": {"max_staleness": max_staleness}, **train}
     return Run(root=root, strategy="parameter_server", **told)
 
 
 def test_one_asynchronous_rank_is_one_process(root: Path) -> None:
     """It is never stale, and its weights are those of a single process, bit for bit."""
     ended = run(Ranks(0, 1, torch.device("cpu")), **asynchronous(root, None))
-    expected = run(None, root=root, strategy="single", epochs=8, batch_size=9)
+    expected = run(None, root=root, strategy="single", **ASYNCHRONOUS)
     assert all(torch.equal(ended.weights[name], expected.weights[name]) for name in ended.weights)
     assert {told["staleness_max"] for told in ended.measured} == {0}
 
@@ -255,7 +275,7 @@ def test_asynchronous_ranks_learn_and_consume_each_sample_once(root: Path, tmp_p
     first, second = together(2, tmp_path, run_each, runs)
     for ended, other in zip(first[::2], second[::2], strict=True):
         assert ended.top1s[-1] >= 0.9
-        assert [account["consumed"] for account in ended.accounts] == [60] * 8
+        assert [account["consumed"] for account in ended.accounts] == [60] * 16
         assert {account["missing"] + account["duplicate"] for account in ended.accounts} == {0}
         assert all(torch.equal(ended.weights[name], other.weights[name]) for name in ended.weights)
     # (ranks - 1)(2s + 1)

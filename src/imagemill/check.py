@@ -1,14 +1,17 @@
 """Whether params.yaml names what exists and the models can take the images, before any work."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from imagemill.augment import compile_policy
-from imagemill.errors import InputSizeError, SourceError, UnknownNameError
+from imagemill.errors import InputSizeError, ParamsError, SourceError, UnknownNameError
 from imagemill.label_review.review import require_cleanlab
-from imagemill.models import model_named
+from imagemill.models import check_architecture, check_prunable
 from imagemill.params import Params
+from imagemill.records import Architecture
 from imagemill.runtimes import RUNTIMES
+from imagemill.train.job import base_architecture
 from imagemill.train.origin import CHAMPION, PUBLISHED
 
 
@@ -21,37 +24,55 @@ def check(root: Path, params: Params) -> None:
 
     Raises:
         UnknownNameError: a model, operation or runtime that is in none of our tables.
-        InputSizeError: `train.input_size` is too small for a model.
-        ParamsError: an operation's range does not fit it, or a stage needs a missing package.
+        InputSizeError: `train.input_size` does not fit a model.
+        ParamsError: an operation's range does not fit it, a model has no such width or cannot be
+            pruned, or a stage needs a missing package.
         SourceError: `train.init_from` does not exist.
     """
     compile_policy(params.augment.offline, seed=params.augment.seed, online=False)
     compile_policy(params.augment.online, seed=params.augment.seed, online=True)
     if params.compress.runtime not in RUNTIMES:
         raise UnknownNameError("runtime", params.compress.runtime, RUNTIMES)
-    for key, name in _models(params):
-        _check_model(key, name, params.train.input_size)
+    for key, architecture in _models(params):
+        with _said_of(key):
+            check_architecture(architecture, params.train.input_size)
+    for key, name in _pruned(params):
+        with _said_of(key):
+            check_prunable(name)
     _check_weights(root, params.train.init_from)
     if params.label_review.enabled:
         require_cleanlab()
 
 
-def _models(params: Params) -> Iterator[tuple[str, str]]:
+def _models(params: Params) -> Iterator[tuple[str, Architecture]]:
     """Every model named in params.yaml, with the key that names it."""
-    yield "train.model", params.train.model
+    yield "train.model", base_architecture(params.train)
     for variant, chain in params.compress.variants.items():
         for step in chain:
             if step.distil is not None:
-                yield f"compress.variants.{variant}", step.distil.student
+                width = {"width": step.distil.width}
+                student = Architecture(name=step.distil.student, arguments=width)
+                yield f"compress.variants.{variant}", student
 
 
-def _check_model(key: str, name: str, input_size: int) -> None:
-    least = model_named(name).minimum_size
-    if input_size < least:
-        raise InputSizeError(
-            f"{key}: {name} needs images of at least {least} px, got train.input_size: "
-            f"{input_size}; raise it (images are resized to it) or choose a smaller model"
-        )
+def _pruned(params: Params) -> Iterator[tuple[str, str]]:
+    """Names of the models that are to be pruned, with the key that asks for it."""
+    for variant, chain in params.compress.variants.items():
+        name = params.train.model
+        for step in chain:
+            if step.distil is not None:
+                name = step.distil.student
+            if step.prune is not None:
+                yield f"compress.variants.{variant}", name
+
+
+@contextmanager
+def _said_of(key: str) -> Iterator[None]:
+    """What is wrong with a model, said of the key that names it."""
+    try:
+        yield
+    except (InputSizeError, ParamsError) as error:
+        raise type(error)(f"{key}: {error}") from None
 
 
 def _check_weights(root: Path, init_from: str | None) -> None:

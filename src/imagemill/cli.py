@@ -138,6 +138,10 @@ def _serve(root: Path, chosen: argparse.Namespace) -> int:
     return _become(root, "pipelines.schedule", *_flags(chosen, "port"))
 
 
+def _sweep(root: Path, chosen: argparse.Namespace) -> int:
+    return _become(root, "pipelines.sweep", *_flags(chosen, "port"))
+
+
 def _flags(chosen: argparse.Namespace, *names: str) -> list[str]:
     given = [(name, getattr(chosen, name)) for name in names]
     return [
@@ -194,6 +198,8 @@ def _add_run_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add(verbs, "check", _check, "see whether params.yaml names what exists")
     run = _add(verbs, "run", _run, "scan, then `dvc repro` as a Prefect flow, then the table")
     run.add_argument("--port", type=int, help="port of the Prefect server (default: a free one)")
+    sweep = _add(verbs, "sweep", _sweep, "search over training's settings (section sweep)")
+    sweep.add_argument("--port", type=int, help="port of the Prefect server (default: a free one)")
     up = _add(verbs, "up", _up, "open the Prefect and MLflow pages until Ctrl-C")
     up.add_argument("--prefect-port", type=int, help="default: 4200, or a free one")
     up.add_argument("--mlflow-port", type=int, help="default: 5000, or a free one")

@@ -27,13 +27,15 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
     """Take the share `step.ratio` of channels out of each layer where that is safe.
 
     Raises:
-        ParamsError: the ratio is so small that no layer loses a channel.
+        ParamsError: the ratio is so small that no layer loses a channel, or the model cannot be
+            pruned.
     """
     import torch
 
-    from imagemill.models import count_parameters
+    from imagemill.models import check_prunable, count_parameters
 
     model, card = open_float(source, bench)
+    check_prunable(card.architecture.name)
     val = bench.images("val")
     probes = torch.from_numpy(to_input(val.take(spread(val.targets_N, _PROBES))))
     pruned = remove_channels(model, probes, ratio=step.ratio)
@@ -51,8 +53,9 @@ def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) 
 
     A layer is narrowed together with all layers its channels are tied to. This is kept only if the
     net computes the same as with these channels set to zero: that leaves alone the logits, and
-    streams whose channels are padded on their way (the parameter-free shortcuts of ResNets).
-    Layers that do not learn are left alone too: their magnitude says nothing.
+    streams whose channels are padded on their way (the parameter-free shortcuts of ResNets) or
+    counted by the net (the tokens of transformers; groups of filters). Layers that do not learn
+    are left alone too: their magnitude says nothing.
 
     Args:
         model: float32, in evaluation mode.
@@ -100,6 +103,8 @@ def _narrowed(model: "nn.Module", name: str, images_BCHW: "Tensor", ratio: float
     channels = _width(layer)
     count = channels - _kept(channels, ratio)
     graph = tp.DependencyGraph().build_dependency(trial, example_inputs=images_BCHW[:1])
+    if layer not in graph.module2node:  # not called: an auxiliary head, a part of an attention
+        return model
     remove = graph.get_pruner_of_module(layer).prune_out_channels
     group = graph.get_pruning_group(layer, remove, list(range(channels)))
     widths = {_width(part) for part, _ in _outputs(graph, group)}
@@ -111,8 +116,11 @@ def _narrowed(model: "nn.Module", name: str, images_BCHW: "Tensor", ratio: float
     with torch.no_grad():
         _mute(graph, group)
         expected_BK = trial(images_BCHW)
-        group.prune()
-        received_BK = trial(images_BCHW)
+        try:
+            group.prune()
+            received_BK = trial(images_BCHW)
+        except RuntimeError:  # of shapes: the net counts on channels that are gone
+            return model
     return trial if _same(expected_BK, received_BK) else model
 
 

@@ -16,7 +16,7 @@ from imagemill.explain.pictures import Shown, draw_filters, draw_heats, draw_map
 from imagemill.explain.saliency import Saliency, look_into
 from imagemill.loading import SplitImages, open_split, to_input
 from imagemill.metrics import softmax
-from imagemill.models import load_model
+from imagemill.models import load_model, model_named
 from imagemill.params import BASE, Params
 from imagemill.records import (
     MODELS,
@@ -58,7 +58,7 @@ def explain(
     keys, chosen = step(_choose_images, model, test, card, params)
     images_BCHW = np.stack([shown.image_CHW for shown in chosen])
     predicted_B = np.array([card.classes.index(shown.predicted) for shown in chosen])
-    saliency = step(look_into, model, images_BCHW, predicted_B)
+    saliency = step(look_into, model, images_BCHW, predicted_B, evidence=_evidence(card))
     with publishing_folder(root / EXPLAIN) as folder:
         explanation = step(_draw, folder, card, keys, chosen, saliency)
         explanation.write(folder / RECORD)
@@ -68,6 +68,12 @@ def explain(
         f"{saliency.heat_layer}, {saliency.maps_BMHW.shape[1]} maps of {saliency.map_layer}"
     )
     return explanation
+
+
+def _evidence(card: ModelCard) -> str | None:
+    """The layer that explains this model best, where its table names one."""
+    layer = model_named(card.architecture.name).evidence
+    return layer and f"1.{layer}"  # behind the normalisation
 
 
 def _choose_images(

@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagemill.models.contract import Arguments, Shape
+from imagemill.models.layers import BranchNorm, Head, linear_rule
+
 _DIVISOR = 8
 
 
@@ -29,6 +32,7 @@ _STAGES = (
     _Stage(1, 3, 1, 6, 320),
 )
 _STEM, _TOP = 32, 1280
+_EPS, _MOMENTUM = 1e-3, 0.01  # TensorFlow's constants for the norms of these nets
 
 
 class _SameConv2d(nn.Conv2d):
@@ -71,14 +75,15 @@ class _Depthwise(_SameConv2d):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """With TensorFlow's constants for these nets."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(channels, eps=_EPS, momentum=_MOMENTUM)
 
 
 class _InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow without an activation; added to its input if that fits."""
 
-    def __init__(self, channels_in: int, channels: int, stage: _Stage, stride: int) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, stage: _Stage, stride: int, skipped: float
+    ) -> None:
         super().__init__()
         wide = channels_in * stage.expansion
         self.is_added = stride == 1 and channels_in == channels
@@ -89,7 +94,10 @@ class _InvertedResidual(nn.Module):
         self.depthwise = _Depthwise(wide, stage.kernel, stride)
         self.norm2 = _norm(wide)
         self.narrowing = _SameConv2d(wide, channels, 1)
-        self.norm3 = _norm(channels)
+        # Only what is added to its input can be left out.
+        self.norm3 = BranchNorm(
+            channels, skipped if self.is_added else 0.0, eps=_EPS, momentum=_MOMENTUM
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         inner = features
@@ -113,23 +121,23 @@ class EfficientNetLite(nn.Module):
 
     MINIMUM_SIZE = 32  # 32 -> 16 -> 16 -> 8 -> 4 -> 2 -> 2 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        del input_size  # global pooling takes any
-        self.stem = _SameConv2d(channels, _STEM, 3, stride=2)
+        self.stem = _SameConv2d(shape.channels, _STEM, 3, stride=2)
         self.norm = _norm(_STEM)
         blocks: list[nn.Module] = []
-        channels_in = _STEM
+        channels_in, num_blocks = _STEM, sum(stage.repeats for stage in _STAGES)
         for stage in _STAGES:
             for number in range(stage.repeats):
-                channels_out = _rounded(stage.channels * width)
+                channels_out = _rounded(stage.channels * arguments.width)
                 stride = 1 if number else stage.stride
-                blocks.append(_InvertedResidual(channels_in, channels_out, stage, stride))
+                skipped = linear_rule(arguments.stochastic_depth, len(blocks) + 1, num_blocks)
+                blocks.append(_InvertedResidual(channels_in, channels_out, stage, stride, skipped))
                 channels_in = channels_out
         self.blocks = nn.Sequential(*blocks)
         self.top = _SameConv2d(channels_in, _TOP, 1)
         self.top_norm = _norm(_TOP)
-        self.head = nn.Linear(_TOP, num_classes)
+        self.head = Head(_TOP, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = self.blocks(F.relu6(self.norm(self.stem(images_BCHW))))

@@ -19,6 +19,7 @@ from imagemill.params.data import IngestParams, ShardParams, SplitParams
 from imagemill.params.loading import LoadingParams
 from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_params, read_yaml
 from imagemill.params.results import EvaluateParams, RegisterParams
+from imagemill.params.sweep import ChoicesParams, RangeParams, SweepParams
 from imagemill.params.topology import AsynchronousParams, NodesParams
 from imagemill.params.training import EarlyStoppingParams, EmaParams, ResolutionParams, TrainParams
 from imagemill.params.transfer import PretrainParams, TransferParams
@@ -31,6 +32,7 @@ __all__ = [
     "AuditParams",
     "AugmentParams",
     "ChecksParams",
+    "ChoicesParams",
     "CopiesParams",
     "DistilParams",
     "EarlyStoppingParams",
@@ -46,11 +48,13 @@ __all__ = [
     "PretrainParams",
     "PruneParams",
     "QuantizeParams",
+    "RangeParams",
     "RegisterParams",
     "ResolutionParams",
     "ShardParams",
     "SplitParams",
     "StepParams",
+    "SweepParams",
     "TrainParams",
     "TransferParams",
     "WatchParams",

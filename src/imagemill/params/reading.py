@@ -18,6 +18,7 @@ from imagemill.params.label_review import LabelReviewParams
 from imagemill.params.loading import LoadingParams
 from imagemill.params.results import EvaluateParams, ExplainParams, RegisterParams, ReportParams
 from imagemill.params.section import Section
+from imagemill.params.sweep import SweepParams
 from imagemill.params.training import TrainParams
 
 PARAMS_FILE = "params.yaml"
@@ -39,6 +40,7 @@ class Params(Section):
     explain: ExplainParams
     register_: RegisterParams = Field(alias="register")
     report: ReportParams
+    sweep: SweepParams | None = Field(default=None, description="`imagemill sweep`, if wanted.")
 
     @property
     def variants(self) -> tuple[str, ...]:

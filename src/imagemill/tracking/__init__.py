@@ -5,6 +5,7 @@ import os
 from imagemill.tracking.curves import Curves, open_curves
 from imagemill.tracking.prediction import predict
 from imagemill.tracking.registration import compare_link, register
+from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
 
 # Read by mlflow while it is imported, which none of the above does.
@@ -22,9 +23,11 @@ for _name, _value in _SWITCHES.items():
 
 __all__ = [
     "Curves",
+    "SweepRuns",
     "compare_link",
     "is_missing_versions",
     "open_curves",
+    "open_sweep",
     "predict",
     "prepare_store",
     "register",

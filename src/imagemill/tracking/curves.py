@@ -16,7 +16,8 @@ TRAINING = "training"
 CURVE_PREFIX = "train/"
 # Of a line of metrics.jsonl, what is worth a curve.
 CURVES = (
-    *("loss", "accuracy", "val_top1", "learning_rate", "images_per_second", "wait_share"),
+    *("loss", "accuracy", "learning_rate", "images_per_second", "wait_share"),
+    *("epoch_loss", "epoch_accuracy", "val_top1", "staleness_mean", "staleness_max"),
     *("gradient_norm", "activation_norm", "peak_memory_bytes", "energy_joules"),
 )
 SEND_SECONDS = 3.0

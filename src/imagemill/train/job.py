@@ -15,6 +15,7 @@ from imagemill.records import (
     SHARD_INDEX,
     SHARD_MANIFEST,
     STATE,
+    Architecture,
     Record,
     ShardManifest,
     Start,
@@ -24,15 +25,16 @@ from imagemill.records import (
 from imagemill.train.origin import FROM_NOTHING, Origin
 from imagemill.train.subset import write_few_shot, write_unlabelled
 
-JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
+JOB, LINES, METRICS, LOG, ERROR, FAULT, OUTPUT, CHECKPOINTS, STOPPED = (
     "job.json",
     "metrics.jsonl",
     "metrics.json",
     "worker.log",
     "error.txt",
+    "fault.txt",
     "output",
     "checkpoints",
-    "stopped.txt",
+    "stopped.json",
 )
 BODY = "body.safetensors"  # what pre-training leaves: a model without its head
 SOURCE = "source"  # folder of the project a job learns from, if that is a part of the whole
@@ -43,6 +45,19 @@ _TOPOLOGY = {
 }
 
 Line = dict[str, Any]
+
+
+def base_architecture(train: TrainParams) -> Architecture:
+    """Name and arguments of the base model."""
+    arguments = {
+        "width": 1.0 if train.width is None else train.width,
+        "dropout": train.dropout,
+        "stochastic_depth": train.stochastic_depth,
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return Architecture(name=train.model, arguments=given)
+
+
 NOTE = "note"  # a line with this key alone is a sentence for a person
 
 
@@ -59,6 +74,7 @@ class Job(Record):
     weights: Path | None = None  # what it starts from, as `start` tells it
     source: Path  # the project whose train split it learns from; the root, or a part of it
     pretrains: bool = False  # to learn from images without labels, not to train the model
+    keeps_model: bool = True  # whether the model is written out at the end, or only its curves
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -75,13 +91,22 @@ class Job(Record):
         return self.root / STATE / "profile" / self.folder.name / "trace.json"
 
 
-def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
+def prepare(
+    root: Path,
+    params: Params,
+    origin: Origin = FROM_NOTHING,
+    *,
+    below: Path = STATE / "train",
+    keeps_model: bool = True,
+) -> Job:
     """Write the job of training the base model; an unfinished one of the same work is taken up.
 
     Args:
         root: The project's root.
         params: All sections.
         origin: What it starts from.
+        below: Where in the project jobs have their folders.
+        keeps_model: Whether the model is written out at the end, or only its curves.
 
     Raises:
         IntegrityError: shards or index are missing.
@@ -90,13 +115,29 @@ def prepare(root: Path, params: Params, origin: Origin = FROM_NOTHING) -> Job:
         "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
         "index": sha256_of_file(root / AUGMENTED_INDEX),
     }
-    job = _job(root, params, origin, said, "")
+    job = _job(root, params, origin, said, "", below=below)
+    job.keeps_model = keeps_model
     transfer = params.train.transfer
     if transfer is not None and transfer.images_per_class is not None:
         job.source = job.folder / SOURCE
         write_few_shot(job.root, job.source, transfer.images_per_class, seed=params.train.seed)
     job.write(job.folder / JOB)
     return job
+
+
+def begun_job(root: Path, params: Params) -> Job | None:
+    """The job that the first of several machines has begun for these settings and this data.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
+    digest = ShardManifest.read(root / SHARD_MANIFEST).digest
+    files = (root / STATE / "train").glob(f"*/{JOB}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        job = Job.read(file)
+        if job.train == params.train and job.data.digest == digest:
+            return job
+    return None
 
 
 def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
@@ -139,7 +180,15 @@ def pretrained(job: Job) -> Origin | None:
     return Origin(Start(kind="pretrained", name=name, sha256=sha256_of_file(file)), file)
 
 
-def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind: str) -> Job:
+def _job(
+    root: Path,
+    params: Params,
+    origin: Origin,
+    said: dict[str, Any],
+    kind: str,
+    *,
+    below: Path = STATE / "train",
+) -> Job:
     """A job in the folder that belongs to what is `said` of it, cleared of old messages."""
     data = ShardManifest.read(root / SHARD_MANIFEST)
     said |= {
@@ -150,9 +199,9 @@ def _job(root: Path, params: Params, origin: Origin, said: dict[str, Any], kind:
         "start": origin.start.sha256,
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / STATE / "train" / f"{kind}{key}"
+    folder = root.resolve() / below / f"{kind}{key}"
     shutil.rmtree(folder / OUTPUT, ignore_errors=True)
-    for told in (ERROR, STOPPED):
+    for told in (ERROR, FAULT, STOPPED):
         (folder / told).unlink(missing_ok=True)
     return Job(
         root=root.resolve(),

@@ -78,6 +78,7 @@ def fit(
     request: StopRequest | None = None,
     transfer: TransferParams | None = None,
     watch: Wanted | None = None,
+    beat: Callable[[int], None] = lambda _: None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -99,6 +100,7 @@ def fit(
         request: Whether this process was asked to end.
         transfer: Mode finetune: how the body learns; None: as the head does.
         watch: What to write down beside the reports; None: nothing.
+        beat: Called after each step with their number, and after a checkpoint.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -114,8 +116,10 @@ def fit(
     else:
         strategy = strategy_of(train, ranks, machine)
     run = _Run(model, images, plan, strategy, teacher)
+    run.beat = beat
     try:
-        return run.run(report, judge, checkpoints, request or StopRequest(), watch)
+        wish = StopRequest() if request is None else request
+        return run.run(report, judge, checkpoints, wish, watch)
     finally:
         run.watch.close()
         strategy.close()
@@ -167,6 +171,7 @@ class _Run:
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
         self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
+        self.beat: Callable[[int], None] = lambda _: None
 
     def run(
         self,
@@ -186,6 +191,7 @@ class _Run:
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
             with watch.around(done) as look:
                 loss, hits = self._step(batch, rate, checkpoints, look)
+            self.beat(done)
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
@@ -354,6 +360,7 @@ class _Run:
         self.ranks.meet()  # nor is it given its name before all have written
         if self.ranks.reports:
             finish_checkpoint(checkpoints, position, keep=self.train.keep_checkpoints)
+        self.beat(step)
 
     def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
         """First step to take and CPU seconds spent before."""

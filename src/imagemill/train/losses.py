@@ -71,7 +71,10 @@ def cross_entropy(
 def mean_squared_error(
     logits_BK: Tensor, targets: Tensor, smoothing: float, reduction: Reduction = "none"
 ) -> Tensor:
-    """Mean over classes of (softmax - target)^2, float32 [B], or its sum; ids count as one-hot."""
+    """Mean over classes of (softmax - target)^2, float32 [B] or their sum.
+
+    Class ids count as one-hot.
+    """
     assert smoothing == 0, "params refuse smoothing with mse"
     probs_BK = logits_BK.float().softmax(1)
     if targets.ndim == 1:

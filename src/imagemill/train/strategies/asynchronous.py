@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from datetime import timedelta
 
 import torch
 import torch.distributed
@@ -12,6 +13,7 @@ from imagemill.params import TrainParams
 from imagemill.train.ema import Ema
 from imagemill.train.machine import Machine
 from imagemill.train.optimizers import rate_of
+from imagemill.train.pulse import patience_seconds
 from imagemill.train.ranks import Ranks
 from imagemill.train.strategies.parameter_server import ParameterServer
 from imagemill.train.strategies.serving import Server
@@ -38,7 +40,7 @@ class AsynchronousServer(ParameterServer):
         assert train.asynchronous is not None, "strategy_of looks for it"
         self._max_ahead = train.asynchronous.max_staleness
         self.loss_factor = float(ranks.world)
-        self._group = _group_of_servers() if ranks.world > 1 else None
+        self._group = _group_of_servers(train.timeout_seconds) if ranks.world > 1 else None
         self._server: Server | None = None
         self._is_open = False
         self._threads: list[threading.Thread] = []
@@ -166,7 +168,8 @@ class AsynchronousServer(ParameterServer):
         return sum(parameter.numel() for parameter in self._learned)
 
 
-def _group_of_servers() -> torch.distributed.ProcessGroup:
-    group = torch.distributed.new_group(backend="gloo")
+def _group_of_servers(timeout_seconds: float) -> torch.distributed.ProcessGroup:
+    patience = timedelta(seconds=patience_seconds(timeout_seconds))
+    group = torch.distributed.new_group(backend="gloo", timeout=patience)
     assert isinstance(group, torch.distributed.ProcessGroup), "every rank is in it"
     return group
