@@ -11,6 +11,9 @@ from imagemill.train.job import JOB, LOG, Job
 
 # A checkpoint has to be written in ten; then the agent ends by itself.
 _GRACE_SECONDS = 15
+# torch 2.14 keeps the store of addresses over restarts: a rank that is started again first would
+# find the address of one that was killed. So each round gets a store of its own.
+_FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def agent_command(job: Job, processes: int) -> list[str]:
@@ -44,12 +47,12 @@ def _meeting(job: Job, nodes: NodesParams) -> list[str]:
 @contextmanager
 def agent(job: Job, processes: int) -> Iterator[subprocess.Popen[bytes]]:
     """That command at work; it and the processes below it are gone when the block is left."""
-    threads = {"OMP_NUM_THREADS": str(job.train.threads)}
+    environment = {"OMP_NUM_THREADS": str(job.train.threads), **_FRESH_STORE}
     with (job.folder / LOG).open("ab") as log:
         group = subprocess.Popen(
             agent_command(job, processes),
             cwd=job.root,
-            env=os.environ | threads,
+            env=os.environ | environment,
             stdout=log,
             stderr=log,
         )
