@@ -44,13 +44,13 @@ def run_trial(
             if not draw.report(*last[-1]) and line["step"] < line["total_steps"]:
                 raise _HopelessError
 
-    state = COMPLETE
+    state, reason = COMPLETE, None
     try:
         train_processes(job, follow)
     except _HopelessError:
         state = PRUNED
-    except TrainingError:
-        state = FAILED
+    except TrainingError as error:
+        state, reason = FAILED, str(error)
     shutil.rmtree(job.folder)
     top1, epochs = last[-1] if last else (None, 0)
-    return Outcome(draw.number, state, top1, epochs, draw.values)
+    return Outcome(draw.number, state, top1, epochs, draw.values, reason)
