@@ -32,7 +32,8 @@ from pipelines.tracker import Tracker
 FAILURE = records.STATE / "failure.json"
 _DVC = (sys.executable, "-m", "dvc", "repro")
 _FIXED_STAGES = len(PLAIN) + len(FLOWS) - 1  # beside one `compress` instance a variant
-_GRACE_SECONDS = 5.0
+# A training needs up to ten to write a checkpoint.
+_GRACE_SECONDS = 20.0
 
 
 class StageError(UserError):

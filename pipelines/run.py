@@ -20,7 +20,7 @@ from pipelines.prepare import prepare
 from pipelines.terminal import complain, say
 
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 25.0  # more than `repro` gives the stage
 
 
 def main(arguments: list[str] | None = None) -> int:

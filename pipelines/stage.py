@@ -8,7 +8,7 @@ import sys
 
 try:
     from imagemill import records
-    from imagemill.errors import ParamsError, UnknownNameError, UserError
+    from imagemill.errors import ParamsError, ToBeResumedError, UnknownNameError, UserError
     from imagemill.params import Params, read_params
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.split(".")[0] not in ("imagemill", "pydantic"):
@@ -31,11 +31,12 @@ from pipelines.terminal import LOGGED, complain, say
 from pipelines.tracker import Untracked
 
 PLAIN = ("ingest", "audit", "split", "shard", "report")
+_TO_BE_RESUMED = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
 FLOWS = ("augment", "label_review", "train", "compress", "evaluate", "explain", "register")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; 0 done, 2 the user's mistake, 128 + signal when stopped."""
+    """Run one stage; 0 done, 2 the user's mistake, 75 to be resumed, 128 + signal if stopped."""
     chosen = _parse(arguments)
     root = Path.cwd()
     processes.raise_when_stopped()
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             run_stage(root, chosen.stage, chosen.variant, os.environ)
     except UserError as error:
         _tell_failure(chosen.stage, str(error), os.environ)
-        return 2
+        return _TO_BE_RESUMED if isinstance(error, ToBeResumedError) else 2
     except processes.Stopped as stopped:
         processes.end_descendants(grace_seconds=5)
         return stopped.exit_status

@@ -57,7 +57,9 @@ def _trial(root: Path, params: Params, study: Study, runs: SweepRuns, tracker: T
             curves.log(line["step"], {key: line[key] for key in CURVES if key in line})
 
     try:
-        outcome: Outcome = tracker.step(run_trial, root, params, study.name, draw, follow)
+        outcome: Outcome = tracker.step(
+            run_trial, root, params, study.name, draw, follow, tracker.log
+        )
     except BaseException:
         curves.close("KILLED")
         raise

@@ -2,17 +2,22 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from imagemill.errors import ToBeResumedError
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, ModelCard
 from imagemill.tracking import Curves, open_curves
 from imagemill.tracking.curves import CURVES
-from imagemill.train.job import NOTE, Line, prepare, publish
+from imagemill.tracking.start import find_start
+from imagemill.train.job import NOTE, Job, Line, prepare, prepare_pretraining, pretrained, publish
 from imagemill.train.launch import train_processes
+from imagemill.train.origin import Origin
 from pipelines.tracker import Tracker
 
 _LOG_SECONDS = 5.0
@@ -20,17 +25,17 @@ _LOG_SECONDS = 5.0
 
 def train(root: Path, params: Params, tracker: Tracker) -> None:
     """Train the base model and publish it as models/base; a killed training is gone on with."""
-    job = tracker.step(prepare, root, params)
-    tracker.log(f"training {params.train.model}, {params.train.processes} process(es)")
-    tags = {"training": job.folder.name, "data_digest": job.data.digest}
-    curves = open_curves(root, params.register_, f"train {params.train.model}", tags)
-    try:
-        with _Follower(tracker, curves) as follower:
-            tracker.step(train_processes, job, follower.follow)
+    origin = tracker.step(find_start, root, params)
+    if params.train.pretrain is not None:
+        origin = _pretrain(root, params, origin, tracker)
+    job = tracker.step(prepare, root, params, origin)
+    tracker.log(
+        f"training {params.train.model}, {params.train.processes} process(es), started from "
+        f"{job.start}"
+    )
+    curves = _follow(root, params, job, f"train {params.train.model}", tracker)
+    with _ending(curves):
         metrics = tracker.step(publish, job)
-    except BaseException as error:
-        curves.close("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
     curves.close("FINISHED", sha256=ModelCard.read(root / MODELS / BASE / "model.json").sha256)
     tracker.log(
         f"trained: val top-1 {metrics['val_top1']:.2%} after "
@@ -39,10 +44,42 @@ def train(root: Path, params: Params, tracker: Tracker) -> None:
     )
 
 
+def _pretrain(root: Path, params: Params, origin: Origin, tracker: Tracker) -> Origin:
+    """Learn from images without labels, unless that was done before."""
+    job = tracker.step(prepare_pretraining, root, params, origin)
+    found = pretrained(job)
+    if found is None:
+        tracker.log(f"pre-training {params.train.model}, started from {job.start}")
+        _follow(root, params, job, f"pre-train {params.train.model}", tracker).close("FINISHED")
+        found = pretrained(job)
+        assert found is not None, "a pre-training that ended well leaves its weights"
+    return found
+
+
+def _follow(root: Path, params: Params, job: Job, name: str, tracker: Tracker) -> Curves:
+    """Run a job's processes to their end; returns its curves, still open."""
+    tags = {"training": job.folder.name, "data_digest": job.data.digest}
+    curves = open_curves(root, params.register_, name, tags, job.start)
+    with _ending(curves), _Follower(tracker, curves) as follower:
+        tracker.step(train_processes, job, follower.follow, tracker.log)
+    return curves
+
+
+@contextmanager
+def _ending(curves: Curves) -> Iterator[None]:
+    """What goes wrong inside the block ends the run of the curves."""
+    try:
+        yield
+    except BaseException as error:
+        is_failure = isinstance(error, Exception) and not isinstance(error, ToBeResumedError)
+        curves.close("FAILED" if is_failure else "KILLED")
+        raise
+
+
 def _told(ledger: list[dict[str, Any]]) -> str:
     """What the accounts of all epochs say; any that was not whole has stopped the run."""
     if not ledger:
-        return "none was kept (loading.ledger is off)"
+        return "none was kept"
     return (
         f"{len(ledger)} epoch(s) of {ledger[-1]['consumed']:,} images, each once, "
         f"digest {ledger[-1]['digest'][:16]}"
@@ -83,8 +120,9 @@ class _Follower:
 
 def _sentence(line: Line) -> str:
     val = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    stale = f", staleness {line['staleness_mean']:.1f}" if "staleness_mean" in line else ""
     return (
         f"step {line['step']}/{line['total_steps']}: loss {line['loss']:.3f}, "
-        f"accuracy {line['accuracy']:.2%}{val}, {line['images_per_second']:,.0f} images/s, "
+        f"accuracy {line['accuracy']:.2%}{val}{stale}, {line['images_per_second']:,.0f} images/s, "
         f"{line['wait_share']:.0%} waiting for them, {line['seconds_left']:.0f} s left"
     )

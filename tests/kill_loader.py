@@ -267,7 +267,7 @@ def train_rank(root: Path) -> None:
     torch.distributed.init_process_group("gloo")
     images = train_images(root, workers=int(os.environ["WORKERS"]), **_layout(os.environ["LAYOUT"]))
     loop.Loader = _recording(loop.Loader, root / f"rank-{rank}.jsonl")
-    params = settings(batch_size=BATCH, epochs=EPOCHS)
+    params = settings(batch_size=BATCH, epochs=EPOCHS, strategy="ddp")
     result = loop.fit(
         fresh(),
         images,
@@ -277,7 +277,7 @@ def train_rank(root: Path) -> None:
         learning_rate=0.01,
         teacher=None,
         report=lambda progress: None,
-        ranks=loop.Ranks(rank, world),
+        ranks=loop.Ranks(rank, world, torch.device("cpu")),
         checkpoints=root / "c",
     )
     if rank == 0:

@@ -90,6 +90,50 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ("split", {"val_ratio": 0.6, "test_ratio": 0.5}, "nothing is left to train on"),
         ("train", {"batch_size": 33, "processes": 2}, "multiple of processes"),
+        ("train", {"processes": 2}, "strategy single is one process"),
+        ("train", {"asynchronous": {"max_staleness": 1}}, "belongs to strategy parameter_server"),
+        (
+            "train",
+            {
+                "strategy": "parameter_server",
+                "asynchronous": {"max_staleness": None},
+                "synchronise_norms": True,
+            },
+            "processes that wait for each other",
+        ),
+        ("train", {"strategy": "fsdp", "precision": "float16"}, "use bfloat16, or strategy ddp"),
+        (
+            "train",
+            {"strategy": "parameter_server", "precision": "float16"},
+            "use bfloat16, or strategy ddp",
+        ),
+        (
+            "train",
+            {
+                "strategy": "ddp",
+                "launcher": "ray",
+                "nodes": {
+                    "minimum": 1,
+                    "maximum": 2,
+                    "rendezvous": "first:29400",
+                    "wait_seconds": 30,
+                },
+            },
+            "leave nodes out",
+        ),
+        (
+            "train",
+            {
+                "strategy": "ddp",
+                "nodes": {
+                    "minimum": 3,
+                    "maximum": 2,
+                    "rendezvous": "first:29400",
+                    "wait_seconds": 30,
+                },
+            },
+            "minimum (3) is above maximum (2)",
+        ),
         ("train", {"loss": "mse"}, "label_smoothing belongs to cross_entropy"),
         ("augment", {"copies": 1, "offline": []}, "at least one operation"),
     ],

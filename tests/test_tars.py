@@ -1,5 +1,6 @@
 """Plain tars: what we write others read, what others write we read, and damage is noticed."""
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from raw_images import write_tar
 
 from imagemill.errors import SourceError
-from imagemill.tars import TarWriter, headers, member, members
+from imagemill.tars import TarWriter, kind, members
 
 NAMES = ["a.png", "d" * 90 + "/" + "n" * 95, "x/" * 120 + "y", "é/" + "ü" * 60]
 
@@ -47,35 +48,51 @@ def test_content_larger_than_the_buffer_is_written_whole() -> None:
         assert tar.extractfile("b").read() == large  # type: ignore[union-attr]
 
 
-def test_headers_made_at_once_are_those_made_alone() -> None:
-    """Names of all lengths, and sizes up to the largest that a ustar header holds."""
-    names = [*NAMES, "x", "n" * 100, "n" * 101]
-    assert headers(names, [3] * len(names)) == [member(name, b"abc")[:-512] for name in names]
-    [large] = headers(["large"], [8**11 - 1])
-    found = tarfile.TarInfo.frombuf(large, "utf-8", "strict")
-    assert (found.name, found.size, found.mode, found.mtime) == ("large", 8**11 - 1, 0o644, 0)
-    assert headers([], []) == []
-
-
-def test_many_at_once_are_as_one_by_one() -> None:
-    """Files added together, with members behind them, make the same tar."""
-    files = {name: bytes([index]) * 700 for index, name in enumerate(NAMES)}
+def test_samples_at_once_are_as_files_one_by_one() -> None:
+    """Stems of all lengths that fit, sizes, and a small file or none behind: the same tar."""
+    stems = ["a", "d" * 50 + "/" + "n" * 44, "é/" + "ü" * 40, "last"]
+    contents = [bytes([number]) * size for number, size in enumerate((0, 511, 512, 3_000_000))]
+    followers = [b"7", b"12", None, b"7"]
     stream = io.BytesIO()
     writer = TarWriter(stream)
-    followers = [member(f"{name}.cls", b"7") for name in files]
-    offsets = writer.add_many(headers([*files], [700] * len(files)), files.values(), followers)
+    kinds = [kind(".jpeg", len(content)) for content in contents]
+    small = [None if each is None else kind(".cls", len(each), each) for each in followers]
+    offsets = writer.add_samples(stems, kinds, contents, small)
     writer.close()
-    both = {}
-    for name, content in files.items():
-        both |= {name: content, f"{name}.cls": b"7"}
+    both: dict[str, bytes] = {}
+    for stem, content, follower in zip(stems, contents, followers, strict=True):
+        both |= {f"{stem}.jpeg": content}
+        both |= {f"{stem}.cls": follower} if follower is not None else {}
     assert stream.getvalue() == written(both)
-    assert [stream.getvalue()[offset : offset + 700] for offset in offsets] == [*files.values()]
+    for offset, content in zip(offsets, contents, strict=True):
+        assert stream.getvalue()[offset : offset + len(content)] == content
+
+
+def test_a_file_on_disk_holds_what_a_stream_does(tmp_path: Path) -> None:
+    """Small parts and large ones reach a file as they reach any stream, digest included."""
+    files = {f"{number:04d}": bytes([number % 256]) * (number * 40) for number in range(1500)}
+    stream = io.BytesIO()
+    digests = []
+    with (tmp_path / "a.tar").open("wb", buffering=0) as file:
+        for out in (stream, file):
+            writer = TarWriter(out)
+            for name, content in files.items():
+                writer.add(name, content)
+            digests.append(writer.close())
+    assert (tmp_path / "a.tar").read_bytes() == stream.getvalue() == written(files)
+    assert digests == [hashlib.sha256(stream.getvalue()).hexdigest()] * 2
+
+
+def test_largest_size_of_a_header() -> None:
+    """One byte below 8 GiB is told as it is."""
+    ends, before, total, after = kind(".x", 8**11 - 1)
+    header = b"large" + ends[5] + before + b"%06o\0 " % (total + sum(b"large")) + after
+    found = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+    assert (found.name, found.size, found.mode, found.mtime) == ("large.x", 8**11 - 1, 0o644, 0)
 
 
 def test_digest_is_that_of_the_file() -> None:
     """The sha256 taken on the way is the one of the bytes written."""
-    import hashlib
-
     stream = io.BytesIO()
     writer = TarWriter(stream)
     writer.add("a", b"content")

@@ -233,6 +233,18 @@ def test_resumed_is_as_if_never_stopped(optimizer: str, shards: Path, tmp_path: 
     assert torch.equal(weights_of(halves), weights_of(whole))
 
 
+def test_dropout_draws_the_same_after_a_pause(shards: Path, tmp_path: Path) -> None:
+    """What layers draw is a function of seed, step and rank: bit for bit as if never stopped."""
+    params, images = settings(epochs=6, batch_size=4), train_split(shards)
+    whole, halves = (torch.nn.Sequential(fresh(), torch.nn.Dropout(0.3)) for _ in range(2))
+    trained(whole, images, params)
+    with pytest.raises(KilledError):
+        trained(halves, images, params, report=killed_at_epoch(4), checkpoints=tmp_path / "c")
+    torch.rand(7)  # another process has drawn other things
+    trained(halves, images, params, checkpoints=tmp_path / "c")
+    assert torch.equal(weights_of(halves), weights_of(whole))
+
+
 def test_a_damaged_checkpoint_is_passed_over(shards: Path, tmp_path: Path) -> None:
     """With the newest one damaged, training resumes from the one before and ends the same."""
     params, images = settings(epochs=6, batch_size=4), train_split(shards)
@@ -256,7 +268,7 @@ def test_a_damaged_checkpoint_is_passed_over(shards: Path, tmp_path: Path) -> No
 def launched(root: Path, params: Params, on_line=lambda line: None) -> Path:
     """Run the training stage's steps; the published folder."""
     job = prepare(root, params)
-    train_processes(job, on_line)
+    train_processes(job, on_line, print)
     publish(job)
     return root / "models/base"
 
@@ -306,7 +318,7 @@ def test_a_killed_process_is_gone_on_with(shards: Path) -> None:
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="goes on from its last checkpoint"):
-        train_processes(job, kill)
+        train_processes(job, kill, print)
     resumed = load_file(launched(shards, params) / "model.safetensors")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert psutil.Process().children(recursive=True) == before

@@ -49,7 +49,7 @@ def stepper(model: torch.nn.Module, **train: object) -> Stepper:
 def after_a_step(**train: object) -> torch.Tensor:
     """The weights of a fresh net after one step of rate 0.1."""
     model, (images, targets) = fresh(), batch()
-    stepper(model, **train).take(images, targets, share=1 / 12, rate=0.1)
+    stepper(model, **train).take(images, targets, share=1 / 12, fewest=12, rate=0.1)
     return weights_of(model)
 
 
@@ -82,8 +82,8 @@ def test_l1_pulls_every_weight_towards_zero() -> None:
     ]
     plain, pulled = fresh(), fresh()
     images, targets = batch()
-    stepper(plain).take(images, targets, share=1 / 12, rate=0.1)
-    stepper(pulled, l1=0.5).take(images, targets, share=1 / 12, rate=0.1)
+    stepper(plain).take(images, targets, share=1 / 12, fewest=12, rate=0.1)
+    stepper(pulled, l1=0.5).take(images, targets, share=1 / 12, fewest=12, rate=0.1)
     differences = [a - b for a, b in zip(pulled.parameters(), plain.parameters(), strict=True)]
     for difference, wanted in zip(differences, expected, strict=True):
         assert torch.allclose(difference, wanted, atol=1e-6)

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagemill.augment import compile_policy
-from imagemill.errors import InputSizeError, SourceError, UnknownNameError
+from imagemill.errors import InputSizeError, ParamsError, SourceError, UnknownNameError
 from imagemill.label_review.review import require_cleanlab
-from imagemill.models import model_named
+from imagemill.models import check_architecture
 from imagemill.params import Params
+from imagemill.records import Architecture
 from imagemill.runtimes import RUNTIMES
+from imagemill.train.job import base_architecture
+from imagemill.train.origin import CHAMPION, PUBLISHED
 
 
 def check(root: Path, params: Params) -> None:
@@ -28,34 +31,30 @@ def check(root: Path, params: Params) -> None:
     compile_policy(params.augment.online, seed=params.augment.seed, online=True)
     if params.compress.runtime not in RUNTIMES:
         raise UnknownNameError("runtime", params.compress.runtime, RUNTIMES)
-    for key, name in _models(params):
-        _check_model(key, name, params.train.input_size)
+    for key, architecture in _models(params):
+        try:
+            check_architecture(architecture, params.train.input_size)
+        except (InputSizeError, ParamsError) as error:
+            raise type(error)(f"{key}: {error}") from None
     _check_weights(root, params.train.init_from)
     if params.label_review.enabled:
         require_cleanlab()
 
 
-def _models(params: Params) -> Iterator[tuple[str, str]]:
+def _models(params: Params) -> Iterator[tuple[str, Architecture]]:
     """Every model named in params.yaml, with the key that names it."""
-    yield "train.model", params.train.model
+    yield "train.model", base_architecture(params.train)
     for variant, chain in params.compress.variants.items():
         for step in chain:
             if step.distil is not None:
-                yield f"compress.variants.{variant}", step.distil.student
-
-
-def _check_model(key: str, name: str, input_size: int) -> None:
-    least = model_named(name).minimum_size
-    if input_size < least:
-        raise InputSizeError(
-            f"{key}: {name} needs images of at least {least} px, got train.input_size: "
-            f"{input_size}; raise it (images are resized to it) or choose a smaller model"
-        )
+                arguments = {"width": step.distil.width}
+                architecture = Architecture(name=step.distil.student, arguments=arguments)
+                yield f"compress.variants.{variant}", architecture
 
 
 def _check_weights(root: Path, init_from: str | None) -> None:
-    # A registered model (models:/...) is looked up where it is used.
-    if init_from is None or init_from.startswith("models:/"):
+    # A registered model and published weights are looked up where they are used.
+    if init_from is None or init_from in (CHAMPION, PUBLISHED) or init_from.startswith("models:/"):
         return
     if not (root / init_from).is_file():
         raise SourceError(f"train.init_from: {root / init_from} does not exist")

@@ -14,7 +14,8 @@
         ├── LoaderError           a decoding process died or hung, or a shard could not be fetched
         ├── BusyError             another run holds the lock, or a port is taken
         ├── ServiceError          a Prefect or MLflow service did not start, or died
-        └── TrainingError         the loss is not finite, or the ledger is not whole
+        ├── TrainingError         the loss is not finite, or the ledger is not whole
+        └── ToBeResumedError      training was asked to end and wrote a checkpoint: exit status 75
 
 A bug of ours is an `AssertionError` or any other exception: exit status 1 and a traceback.
 """
@@ -77,6 +78,10 @@ class ServiceError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on."""
+
+
+class ToBeResumedError(UserError):
+    """Training was asked to end; the next run goes on."""
 
 
 class UnknownNameError(UserError):

@@ -204,6 +204,26 @@ class CopiesManifest(Record):
     shards: list[ShardEntry]
 
 
+class Start(Record):
+    """What a training started from, as model.json, metrics.json and MLflow say it."""
+
+    kind: Literal["random", "file", "published", "registered", "pretrained"]
+    name: str  # what `train.init_from` says
+    version: int | None = None  # of a registered model
+    sha256: str | None = None  # of the weights as they were read
+    classes: list[str] | None = None  # of the head among them; None: there is none, or unknown
+    note: str | None = None  # why it is not what was asked for
+
+    def __str__(self) -> str:
+        told = [f"version {self.version}"] if self.version is not None else []
+        told += [f"sha256 {self.sha256[:12]}"] if self.sha256 else []
+        told += [self.note] if self.note else []
+        return f"{self.name} ({', '.join(told)})" if told else self.name
+
+
+RANDOM = Start(kind="random", name="random weights")
+
+
 class ModelCard(Record):
     """models/<variant>/model.json."""
 
@@ -220,6 +240,7 @@ class ModelCard(Record):
     index_digest: str
     runtime: str  # in imagemill.runtimes.RUNTIMES
     resize: str  # loading.resize at training
+    started_from: Start | None = None  # of the base's training; None: not on record
     # None: count them on the eager net (an INT8 graph has none; it says those of its float parent).
     num_parameters: int | None = None
     macs: int | None = None

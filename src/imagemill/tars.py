@@ -5,23 +5,27 @@ header in the middle as the end of the archive, and adds a 1 KB header for a fra
 """
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from gzip import GzipFile
+from functools import cache, lru_cache
+from io import FileIO
 from pathlib import Path
-from typing import IO, BinaryIO, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from imagemill.errors import SourceError
+
+if TYPE_CHECKING:
+    from gzip import GzipFile
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _FILLINGS = [bytes(-rest % BLOCK) for rest in range(BLOCK)]
 _MAX_EXTENDED_HEADER_BYTES = 1 << 20
 _COLLECTED_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 12
+_PARTS_AT_ONCE = 512  # no system takes fewer than 1,024
 
 
 class Member(NamedTuple):
@@ -50,7 +54,7 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def members_of(
-    stream: IO[bytes] | GzipFile, path: Path | str, *, total_bytes: int
+    stream: "IO[bytes] | GzipFile", path: Path | str, *, total_bytes: int
 ) -> Iterator[Member]:
     """Walk the headers of a tar that is read from a stream; `path` is for messages.
 
@@ -99,7 +103,7 @@ def _override_size(override: dict[str, str], header: bytes) -> int:
 
 def _read_extended(
     kind: bytes,
-    stream: IO[bytes] | GzipFile,
+    stream: "IO[bytes] | GzipFile",
     size: int,
     path: Path | str,
     *,
@@ -148,6 +152,7 @@ def _text(field: bytes) -> str:
 
 # Writing -------------------------------------------------------------------------------------
 
+NAME_BYTES = 100  # the field of a header; longer names take more
 # Everything of a header but name, size and checksum is the same for all members.
 _OWNER = b"0000644\0" + b"0000000\0" * 2
 _TIME = b"00000000000\0"
@@ -155,55 +160,56 @@ _MAGIC = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
 _FIXED_SUM = sum(_OWNER) + sum(_TIME) + sum(b" " * 8) + sum(_MAGIC)
 # name, owner, size, time, checksum, kind, magic, prefix; short fields are filled up with zeros.
 _HEADER = struct.Struct(f"100s {len(_OWNER)}s 12s {len(_TIME)}s 8s c {len(_MAGIC)}s 167s")
+# What follows the checksum of a file whose name fits its field.
+_FILE = b"0" + _MAGIC + bytes(167)
+_BEFORE_KIND = BLOCK - len(_FILE)
 
-_TEMPLATE = np.frombuffer(
-    _HEADER.pack(b"", _OWNER, b"0" * 11, _TIME, b" " * 8, b"0", _MAGIC, b""), np.uint8
-)
 
-
-def filling(size_bytes: int) -> bytes:
+def _filling(size_bytes: int) -> bytes:
     """What follows content of this size up to the next header."""
     return _FILLINGS[size_bytes % BLOCK]
 
 
-def member(name: str, content: bytes) -> bytes:
-    """A small file as it stands in a tar: header, content, filling."""
-    return b"".join((_header(name, len(content), b"0"), content, filling(len(content))))
+class Kind(NamedTuple):
+    """What members have in common whose names end alike and whose sizes are the same."""
+
+    ends: Sequence[bytes]  # of the field of the name, by the length of what is before the ending
+    before: bytes  # what is between name and checksum
+    total: int  # of the header's bytes, those of the name before the ending left out
+    after: bytes  # what follows the checksum; the content too, if it is the same for all
 
 
-def headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
-    """Headers of many files at once, at a quarter of the time that each alone would take.
+@lru_cache(maxsize=4096)
+def kind(ending: str, size_bytes: int, content: bytes | None = None) -> Kind:
+    """Members of which a `TarWriter` takes many at once.
 
     Args:
-        names: Of the files.
-        sizes: Of their contents, bytes.
+        ending: Of their names.
+        size_bytes: Of their content.
+        content: Itself, where it is the same for all.
     """
-    if not names:
-        return []
-    raw = [name.encode("utf-8", "surrogateescape") for name in names]
-    blocks_NB = np.empty((len(raw), BLOCK), np.uint8)
-    blocks_NB[:] = _TEMPLATE
-    names_NC = np.array(raw, "S100").view(np.uint8).reshape(-1, 100)
-    blocks_NB[:, :100] = names_NC
-    blocks_NB[:, 124:135] = _octal(np.array(sizes, np.int64), digits=11)
-    name_sums_N = names_NC.sum(axis=1, dtype=np.uint32)
-    size_sums_N = blocks_NB[:, 124:135].sum(axis=1, dtype=np.uint32)
-    blocks_NB[:, 148:154] = _octal(_FIXED_SUM + ord("0") + name_sums_N + size_sums_N, digits=6)
-    blocks_NB[:, 154] = 0
-    found: list[bytes] = blocks_NB.view(f"V{BLOCK}").ravel().tolist()
-    if max(map(len, raw)) > 100:
-        for number, name in enumerate(raw):
-            if len(name) > 100:
-                found[number] = _header(names[number], sizes[number], b"0")
-    return found
+    assert size_bytes < 8**11, "ustar holds members below 8 GiB"
+    size = b"%011o\0" % size_bytes
+    ends = _ends(ending)
+    total = _FIXED_SUM + _sum(size) + ord("0") + _sum(ends[0])
+    after = _FILE if content is None else _FILE + content + _filling(size_bytes)
+    return Kind(ends, _OWNER + size + _TIME, total, after)
 
 
-def _octal(numbers_N: NDArray[np.int64], *, digits: int) -> NDArray[np.uint8]:
-    """Zero-padded octal digits as ASCII, [N, digits]."""
-    digits_ND = np.empty((len(numbers_N), digits), np.uint8)
-    for place in range(digits):
-        digits_ND[:, digits - 1 - place] = (numbers_N >> (3 * place)) & 7 | ord("0")
-    return digits_ND
+@cache
+def _ends(ending: str) -> list[bytes]:
+    raw = ending.encode()
+    return [raw + bytes(NAME_BYTES - length) for length in range(len(raw), NAME_BYTES + 1)]
+
+
+class _Checksums(dict[int, bytes]):
+    """The field of a header by the sum of its bytes: there are a few thousand."""
+
+    def __missing__(self, total: int) -> bytes:
+        return self.setdefault(total, b"%06o\0 " % total)
+
+
+_CHECKSUMS = _Checksums()
 
 
 class TarWriter:
@@ -226,28 +232,44 @@ class TarWriter:
         """Append a file and return the offset of its content."""
         return self.add_chunks(name, len(content), (content,))
 
-    def add_many(
-        self, heads: Iterable[bytes], contents: Iterable[bytes], followers: Iterable[bytes]
+    def add_samples(
+        self,
+        stems: Iterable[str],
+        kinds: Iterable[Kind],
+        contents: Iterable[bytes],
+        followers: Iterable[Kind | None],
     ) -> list[int]:
-        """Append files whose headers are at hand.
+        """Append files, each with a small one behind it, in a third of the time of `add`.
 
         Args:
-            heads: See `headers`.
+            stems: What the names of both begin with, short enough for the field of a name.
+            kinds: Of the files.
             contents: Of the files; asked for one after the other.
-            followers: Whole members (see `member`) behind each file.
+            followers: The small files, contents included; None where there is none.
 
         Returns:
             The offsets of the contents.
         """
         offsets = []
-        for head, content, then in zip(heads, contents, followers, strict=True):
-            padding = _FILLINGS[len(content) % BLOCK]
-            offset = self.size_bytes + len(head)
-            offsets.append(offset)
-            self._collected += (head, content, padding, then)
-            self.size_bytes = offset + len(content) + len(padding) + len(then)
-            if self.size_bytes - self._written > _COLLECTED_BYTES:
+        collected, position = self._collected, self.size_bytes
+        full = self._written + _COLLECTED_BYTES
+        for stem, own, content, follower in zip(stems, kinds, contents, followers, strict=True):
+            ends, before, total, after = own
+            raw = stem.encode("utf-8", "surrogateescape")
+            length, stem_total, size = len(raw), _sum(raw), len(content)
+            checksum, padding = _CHECKSUMS[total + stem_total], _FILLINGS[size % BLOCK]
+            collected += (raw, ends[length], before, checksum, after, content, padding)
+            offsets.append(position + BLOCK)
+            position += BLOCK + size + len(padding)
+            if follower:
+                ends, before, total, after = follower
+                collected += (raw, ends[length], before, _CHECKSUMS[total + stem_total], after)
+                position += _BEFORE_KIND + len(after)
+            if position > full:
+                self.size_bytes = position
                 self._flush()
+                full = position + _COLLECTED_BYTES
+        self.size_bytes = position
         return offsets
 
     def add_chunks(self, name: str, size_bytes: int, chunks: Iterable[bytes]) -> int:
@@ -257,7 +279,7 @@ class TarWriter:
         for chunk in chunks:
             self._put(chunk)
         assert self.size_bytes - offset == size_bytes, f"{name}: content and size disagree"
-        self._put(filling(size_bytes))
+        self._put(_filling(size_bytes))
         return offset
 
     def add_folder(self, name: str) -> None:
@@ -277,19 +299,31 @@ class TarWriter:
             self._flush()
 
     def _flush(self) -> None:
-        parts, self._collected = self._collected, []
-        holds_large = self.size_bytes - self._written > 2 * _COLLECTED_BYTES
-        # One copy in memory costs less than a call for every small part.
-        for content in parts if holds_large else (b"".join(parts),):
-            self._write(content)
+        parts, waiting = self._collected[:], self.size_bytes - self._written
+        self._collected.clear()
+        if waiting < _LARGE_BYTES * len(parts):
+            # One copy in memory costs less than many small parts.
+            parts = [b"".join(parts)]
+        if self._hasher:
+            for part in parts:
+                self._hasher.update(part)
+        if isinstance(self._stream, FileIO):
+            for start in range(0, len(parts), _PARTS_AT_ONCE):
+                self._write_together(self._stream.fileno(), parts[start : start + _PARTS_AT_ONCE])
+        else:
+            for part in parts:
+                self._write(part)
+        self._written += waiting
+
+    def _write_together(self, descriptor: int, parts: list[bytes]) -> None:
+        written = os.writev(descriptor, parts)
+        if written < sum(map(len, parts)):  # a disk that is nearly full: the next call says so
+            self._write(b"".join(parts)[written:])
 
     def _write(self, content: bytes) -> None:
-        if self._hasher:
-            self._hasher.update(content)
         view = memoryview(content)
         while view:
             view = view[self._stream.write(view) :]
-        self._written += len(content)
 
 
 def _header(name: str, size_bytes: int, kind: bytes) -> bytes:

@@ -22,10 +22,12 @@ from imagemill.metrics import softmax
 from imagemill.params import Params
 from imagemill.records import MODELS, SHARD_MANIFEST, Architecture, ShardManifest
 from imagemill.steps import Step
-from imagemill.train.initial import initial_model, start_from
+from imagemill.train.initial import initial_model
 from imagemill.train.loop import fit
 from imagemill.train.machine import keep_freed_memory
+from imagemill.train.origin import CHAMPION, local_origin
 from imagemill.train.progress import Progress
+from imagemill.train.weights import put_weights
 
 _BATCH = 500
 
@@ -135,7 +137,9 @@ class _Work:
             architecture = Architecture(name=train.model, arguments={"width": 1.0})
             model = initial_model(architecture, images, self.data, train)
             if train.init_from is not None and not self._has_seen_all(train.init_from):
-                start_from(model, self._root / train.init_from)
+                origin = local_origin(self._root, train)
+                assert origin.file is not None, "there are weights where they are named"
+                put_weights(model, origin.file, origin.start, self.data.classes)
             self._fit(model, images, fold)
             model = model.cpu().float().to(memory_format=torch.contiguous_format).eval()
             held = open_split(project, "val", input_shape=shape, loading=loading)
@@ -172,4 +176,6 @@ class _Work:
     def _has_seen_all(self, weights: str) -> bool:
         """Whether weights come from this project, whose training saw the held-out images too."""
         own = (self._root / MODELS).resolve()
-        return weights.startswith("models:/") or own in (self._root / weights).resolve().parents
+        if weights == CHAMPION or weights.startswith("models:/"):
+            return True
+        return own in (self._root / weights).resolve().parents

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from imagemill.label_review.candidates import Candidates
 from imagemill.parquet import writing
-from imagemill.records import AUGMENTED, AUGMENTED_INDEX, SHARD_INDEX, SHARDS, STATE
+from imagemill.records import AUGMENTED_INDEX, SHARD_INDEX, STATE
+from imagemill.train.subset import share_files
 
 FOLDER = STATE / "label_review"
-# What is known about the shards' digests, and shards that were fetched: for all that read them.
-_SHARED_STATE = ("shards.json", "stream", "verified")
 
 
 @contextmanager
@@ -42,26 +41,12 @@ def fold_project(
     folder = root.resolve() / FOLDER
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     try:
-        _share_files(root.resolve(), folder)
+        share_files(root, folder)
         _write_index(root, candidates.splits, learned_P, folder / AUGMENTED_INDEX, "train")
         _write_index(root, candidates.splits, held_P, folder / SHARD_INDEX, "val")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _share_files(root: Path, folder: Path) -> None:
-    """Everything a loader reads but the indexes, as links."""
-    for part in (SHARDS, AUGMENTED):
-        (folder / part).mkdir(parents=True)
-        for entry in (root / part).iterdir():
-            if entry.name != SHARD_INDEX.name:
-                (folder / part / entry.name).symlink_to(entry)
-    (folder / STATE).mkdir()
-    (root / STATE / "verified").mkdir(parents=True, exist_ok=True)
-    for name in _SHARED_STATE:
-        if (root / STATE / name).exists():
-            (folder / STATE / name).symlink_to(root / STATE / name)
 
 
 def _write_index(

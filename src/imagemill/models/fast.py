@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagemill.models.contract import Arguments, Shape
+from imagemill.models.layers import Head
 from imagemill.models.seed import scaled
 
 
@@ -15,17 +17,17 @@ class FastMnist(nn.Module):
 
     MINIMUM_SIZE = 8  # 8 -> 4 -> 2 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        few, many = scaled(32, width), scaled(64, width)
-        side = (input_size + 3) // 4 // 2
-        self.convolution1 = nn.Conv2d(channels, few, 5, stride=2, padding=2, bias=False)
+        few, many = scaled(32, arguments.width), scaled(64, arguments.width)
+        side = (shape.input_size + 3) // 4 // 2
+        self.convolution1 = nn.Conv2d(shape.channels, few, 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.BatchNorm2d(few)
         self.convolution2 = nn.Conv2d(few, many, 3, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(many)
         self.convolution3 = nn.Conv2d(many, many, 3, padding=1, bias=False)
         self.norm3 = nn.BatchNorm2d(many)
-        self.head = nn.Linear(many * side * side, num_classes)
+        self.head = Head(many * side * side, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = F.relu(self.norm1(self.convolution1(images_BCHW)))
@@ -66,17 +68,16 @@ class FastCifar(nn.Module):
 
     MINIMUM_SIZE = 9  # 9 -> 8 -> 4 -> 2 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        del input_size  # global pooling takes any
-        patch = 2 * 2 * channels
-        widths = [scaled(32, width), scaled(128, width), scaled(128, width)]
-        self.whitening = nn.Conv2d(channels, 2 * patch, 2, bias=False)
+        patch = 2 * 2 * shape.channels
+        widths = [scaled(channels, arguments.width) for channels in (32, 128, 128)]
+        self.whitening = nn.Conv2d(shape.channels, 2 * patch, 2, bias=False)
         self.whitening.weight.requires_grad_(False)
         self.blocks = nn.Sequential(
             *(_Block(*pair) for pair in zip([2 * patch, *widths], widths, strict=False))
         )
-        self.head = nn.Linear(widths[-1], num_classes, bias=False)
+        self.head = Head(widths[-1], shape.num_classes, arguments.dropout, bias=False)
         nn.init.normal_(self.head.weight)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:

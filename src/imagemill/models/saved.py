@@ -99,6 +99,8 @@ def _resize(layer: nn.Module, shape: Sequence[int]) -> None:
     if isinstance(bias, Tensor):
         layer.bias = nn.Parameter(torch.empty(shape[0]))
     if isinstance(layer, nn.Conv2d):
+        if 1 < layer.groups == layer.out_channels:  # a filter of its own for each channel
+            layer.groups = shape[0]
         layer.out_channels, layer.in_channels = shape[0], shape[1] * layer.groups
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = shape[0], shape[1]

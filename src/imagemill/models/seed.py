@@ -3,6 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagemill.models.contract import Arguments, Shape
+from imagemill.models.layers import Head
+
 
 def scaled(channels: int, width: float) -> int:
     """Channels at a relative width; never less than 1."""
@@ -17,12 +20,12 @@ class SeedMinimal(nn.Module):
 
     MINIMUM_SIZE = 6  # 6 -> 2 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        filters = scaled(8, width)
-        side = (input_size - 4) // 2
-        self.convolution = nn.Conv2d(channels, filters, 5)
-        self.head = nn.Linear(filters * side * side, num_classes)
+        filters = scaled(8, arguments.width)
+        side = (shape.input_size - 4) // 2
+        self.convolution = nn.Conv2d(shape.channels, filters, 5)
+        self.head = Head(filters * side * side, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = F.max_pool2d(F.relu(self.convolution(images_BCHW)), 2)
@@ -38,15 +41,15 @@ class SeedMnist(nn.Module):
 
     MINIMUM_SIZE = 18  # 18 -> 16 -> 8 -> 6 -> 3 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        few, many = scaled(32, width), scaled(64, width)
-        side = ((input_size - 2) // 2 - 2) // 2 - 2
-        self.convolution1 = nn.Conv2d(channels, few, 3)
+        few, many = scaled(32, arguments.width), scaled(64, arguments.width)
+        side = ((shape.input_size - 2) // 2 - 2) // 2 - 2
+        self.convolution1 = nn.Conv2d(shape.channels, few, 3)
         self.convolution2 = nn.Conv2d(few, many, 3)
         self.convolution3 = nn.Conv2d(many, many, 3)
         self.hidden = nn.Linear(many * side * side, many)
-        self.head = nn.Linear(many, num_classes)
+        self.head = Head(many, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = F.max_pool2d(F.relu(self.convolution1(images_BCHW)), 2)
@@ -65,16 +68,16 @@ class SeedCifar(nn.Module):
 
     MINIMUM_SIZE = 16  # 16 -> 12 -> 6 -> 2 -> 1
 
-    def __init__(self, channels: int, input_size: int, num_classes: int, width: float) -> None:
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
-        few, many = scaled(6, width), scaled(16, width)
-        wide, narrow = scaled(120, width), scaled(84, width)
-        side = ((input_size - 4) // 2 - 4) // 2
-        self.convolution1 = nn.Conv2d(channels, few, 5)
+        few, many = scaled(6, arguments.width), scaled(16, arguments.width)
+        wide, narrow = scaled(120, arguments.width), scaled(84, arguments.width)
+        side = ((shape.input_size - 4) // 2 - 4) // 2
+        self.convolution1 = nn.Conv2d(shape.channels, few, 5)
         self.convolution2 = nn.Conv2d(few, many, 5)
         self.hidden1 = nn.Linear(many * side * side, wide)
         self.hidden2 = nn.Linear(wide, narrow)
-        self.head = nn.Linear(narrow, num_classes)
+        self.head = Head(narrow, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = F.max_pool2d(F.relu(self.convolution1(images_BCHW)), 2)

@@ -8,12 +8,16 @@ from imagemill.params.section import Positive, Section
 
 
 class NodesParams(Section):
-    """Machines that train together; each runs the same command with its own `data/`."""
+    """Machines that train together, in a project folder that all of them share."""
 
     minimum: Positive = Field(description="Training goes on while so many are there.")
     maximum: Positive = Field(description="No more take part.")
     rendezvous: str = Field(
         pattern=r"^[^:\s]+:\d+$", description="HOST:PORT of the first machine, where all meet."
+    )
+
+    wait_seconds: float = Field(
+        gt=0, description="When `minimum` are there, how long they wait for more."
     )
 
     @model_validator(mode="after")
@@ -28,6 +32,6 @@ class AsynchronousParams(Section):
 
     max_staleness: int | None = Field(
         ge=0,
-        description="Updates by others a gradient may be behind, before its process waits for the "
-        "slower ones; null: any number.",
+        description="Steps a process may be ahead of the slowest before it waits (with s, a "
+        "gradient is behind (processes - 1)(2s + 1) updates at most); null: any number.",
     )

@@ -170,8 +170,24 @@ class TrainParams(Section):
                 f"strategy single is one process, got processes: {self.processes}"
                 f"{' and nodes' if self.nodes else ''}; choose ddp, fsdp or parameter_server"
             )
+        if self.launcher == "ray" and self.nodes:
+            raise ValueError("launcher ray knows its machines: leave nodes out")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
         if self.asynchronous and self.strategy != "parameter_server":
             raise ValueError("asynchronous belongs to strategy parameter_server")
+        if self.asynchronous and self.synchronise_norms:
+            raise ValueError(
+                "synchronise_norms needs processes that wait for each other; leave "
+                "asynchronous or synchronise_norms out"
+            )
+        if self.precision == "float16" and self.strategy in ("fsdp", "parameter_server"):
+            raise ValueError(
+                f"float16 scales the loss by what all gradients say, which {self.strategy} does "
+                "not put together; use bfloat16, or strategy ddp"
+            )
         return self
 
     @model_validator(mode="after")
@@ -193,6 +209,21 @@ class TrainParams(Section):
     def _weights_to_transfer(self) -> Self:
         if self.transfer and not (self.init_from or self.pretrain):
             raise ValueError("transfer needs weights: set init_from or pretrain")
+        return self
+
+    @model_validator(mode="after")
+    def _transfer_fits(self) -> Self:
+        if self.transfer is None or self.transfer.mode != "finetune":
+            return self
+        if self.optimizer == "muon":
+            raise ValueError(
+                "muon brings filters to a norm of its own, which undoes what a body has learned; "
+                "choose another optimizer for mode finetune"
+            )
+        if self.transfer.freezes and self.strategy not in ("single", "ddp"):
+            raise ValueError(
+                f"unfreeze and body_rate: 0 work with strategy single or ddp, got {self.strategy}"
+            )
         return self
 
     def size_at(self, step: int, total_steps: int) -> int:

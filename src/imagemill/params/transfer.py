@@ -8,7 +8,7 @@ from imagemill.params.section import Fraction, Positive, Section
 
 
 class TransferParams(Section):
-    """What becomes of a body that was trained on something else. The head is always new."""
+    """What becomes of a body that was trained on something else; new classes get a new head."""
 
     mode: Literal["features", "finetune", "prototypes"] = Field(
         description="features: the body is frozen, its features are computed once and a linear "
@@ -26,9 +26,19 @@ class TransferParams(Section):
         description="finetune: share of all steps until the whole body learns; blocks join one by "
         "one from the last. Absent: all learn from the start.",
     )
+    passes: Positive | None = Field(
+        default=None,
+        description="features: how often train is augmented anew to learn from; absent: images are "
+        "taken as they are.",
+    )
     images_per_class: Positive | None = Field(
         default=None, description="Few-shot: take so many images of each class of train."
     )
+
+    @property
+    def freezes(self) -> bool:
+        """Whether parts of the body rest for a while in mode finetune, or always."""
+        return bool(self.unfreeze) or self.body_rate == 0
 
     @model_validator(mode="after")
     def _rates_belong_to_finetune(self) -> Self:
@@ -39,6 +49,8 @@ class TransferParams(Section):
             )
         if self.mode != "finetune" and any(value is not None for value in tuned):
             raise ValueError("body_rate, layer_decay and unfreeze belong to mode finetune")
+        if self.mode != "features" and self.passes is not None:
+            raise ValueError("passes belong to mode features")
         return self
 
 

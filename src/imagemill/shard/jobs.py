@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from imagemill.params import ShardParams
 from imagemill.parquet import Rows
-from imagemill.shard.job import JOB_SCHEMA, ShardJob
+from imagemill.shard.job import ShardJob
 from imagemill.shard.plan import Plan, number_of, shard_path
+from imagemill.shard.rows import JOB_SCHEMA, hand_out
 from imagemill.sources.entries import IMAGE_EXTENSIONS
 
 # What a job needs to know of images, in the order of packing, and the place each is to go to.
@@ -60,11 +61,11 @@ def cut(rows: Iterable[pa.Table], packing: Packing) -> Iterator[ShardJob]:
     folder.mkdir(parents=True, exist_ok=True)
     pieces = _pieces(rows, packing.plan, packing.params)
     for number, (path, parts) in enumerate(_by_path(pieces)):
-        file = folder / f"{number:06d}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, JOB_SCHEMA) as out:
+        file = folder / f"{number:06d}.rows"
+        with file.open("wb") as stream:
             whole_files = True
             for part in parts:
-                out.write(part.select(JOB_SCHEMA.names))
+                hand_out(stream, part)
                 whole_files = whole_files and _are_whole_files(part)
         target = packing.data / path
         target.parent.mkdir(parents=True, exist_ok=True)

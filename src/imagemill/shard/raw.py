@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import pyarrow as pa
-
+from imagemill.shard.job import JobRows
 from imagemill.shard.raw_files import QUICKLY_HASHED_BYTES, changed
 from imagemill.sources import RawReader
 from imagemill.sources.raw import Frame
@@ -44,17 +43,17 @@ class RawImages:
     def __exit__(self, *exception: object) -> None:
         self._reader.__exit__(*exception)
 
-    def contents(self, rows: pa.RecordBatch) -> Iterator[bytes]:
+    def contents(self, rows: JobRows) -> Iterator[bytes]:
         """The bytes of images, in their order.
 
         Args:
-            rows: With the columns of `JOB_SCHEMA`.
+            rows: Of images anywhere.
 
         Raises:
             IntegrityError: they are not those `ingest` read.
             SourceError: a file is gone or cannot be read.
         """
-        columns = (rows[name].to_pylist() for name in _Row._fields)
+        columns = (getattr(rows, name) for name in _Row._fields)
         images = [_Row._make(row) for row in zip(*columns, strict=True)]
         frames = [Frame(image.uri, image.offset, image.size_bytes) for image in images]
         for image, content in zip(images, self._reader.read_many(frames), strict=True):

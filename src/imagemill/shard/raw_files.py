@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-import pyarrow as pa
-
 from imagemill.errors import IntegrityError, SourceError
+from imagemill.shard.job import JobRows
 from imagemill.stamps import stamp_of
 
 # Up to here the digest costs no more than asking for the file's state.
@@ -37,18 +36,17 @@ class RawFiles:
     def __exit__(self, *exception: object) -> None:
         os.close(self._root)
 
-    def contents(self, rows: pa.RecordBatch) -> Iterator[bytes]:
+    def contents(self, rows: JobRows) -> Iterator[bytes]:
         """The bytes of images, in their order.
 
         Args:
-            rows: With the columns of `JOB_SCHEMA`; each image is all of a file.
+            rows: Of images that are all of a file each.
 
         Raises:
             IntegrityError: they are not those `ingest` read.
             SourceError: a file is gone or cannot be read.
         """
-        names = ("key", "uri", "size_bytes", "sha256", "stamp")
-        return map(self._read, *(rows[name].to_pylist() for name in names))
+        return map(self._read, rows.key, rows.uri, rows.size_bytes, rows.sha256, rows.stamp)
 
     def _read(self, key: str, uri: str, size_bytes: int, sha256: str, stamp: str | None) -> bytes:
         try:

@@ -33,7 +33,7 @@ from imagemill.records import (
     SplitSize,
     sha256_of_file,
 )
-from imagemill.shard.job import ShardJob, split_of
+from imagemill.shard.job import split_of
 from imagemill.shard.jobs import ROW_SCHEMA, Packing, cut
 from imagemill.shard.metadata import BARE_FORMATS, STRIPPERS
 from imagemill.shard.plan import (
@@ -45,10 +45,10 @@ from imagemill.shard.plan import (
     rows_to_write,
 )
 from imagemill.shard.publish import carry_over, publish, recover
+from imagemill.shard.rows import take_back
 from imagemill.shard.survey import MEASURED, Survey, Surveyor, images_to_pack
 from imagemill.shard.verified import damaged_shards, remember
 from imagemill.shard.workers import worthwhile_workers, write_all
-from imagemill.shard.write import packed_rows
 from imagemill.tasks.classification import extended_classes
 
 
@@ -167,22 +167,10 @@ def _pack(
         changed = packing.params.max_side is not None
         count = workers or worthwhile_workers(num_images, size_bytes, changed=changed)
         for job, shard in write_all(cut(rows.merged(), packing), workers=count):
-            _collect(job, index)
-            Path(job.rows).unlink()
+            for batch in take_back(job, PLAIN_INDEX):
+                index.add(batch)
             written.append(ShardEntry(path=job.path, **shard._asdict()))
         return written, _write_index(packing, classes, index)
-
-
-def _collect(job: ShardJob, index: SortedRuns) -> None:
-    """Take a shard's rows into the index."""
-    packed = packed_rows(job)
-    with pa.OSFile(str(packed)) as source, pa.ipc.open_stream(source) as stream:
-        for batch in stream:
-            columns = {name: batch[name] for name in batch.schema.names}
-            columns["split"] = pa.repeat(split_of(job.path), batch.num_rows)
-            columns["shard"] = pa.repeat(job.path, batch.num_rows)
-            index.add(pa.RecordBatch.from_pydict(columns, schema=PLAIN_INDEX))
-    packed.unlink()
 
 
 def _write_index(packing: Packing, classes: Sequence[str], index: SortedRuns) -> str:

@@ -28,7 +28,7 @@ def main() -> None:
 
 
 class _WithoutPandas:
-    """Arrow imports pandas, if it can, to see whether a list is a series: 50 MB for nothing."""
+    """Arrow, where archives need it, imports pandas to see whether a list is a series: 50 MB."""
 
     def find_spec(self, fullname: str, *_: object) -> None:
         """Pass on every module but that one."""

@@ -2,17 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from imagemill.errors import IntegrityError
 from imagemill.shard.annotations import AnnotationDigest
-from imagemill.shard.job import PACKED_SCHEMA, ShardJob, WrittenShard
+from imagemill.shard.job import (
+    JobRows,
+    PackedRows,
+    ShardJob,
+    WrittenShard,
+    packed_path,
+    read_job_rows,
+    write_rows,
+)
 from imagemill.shard.raw_files import RawFiles
-from imagemill.tars import TarWriter, filling, headers, member
+from imagemill.tars import NAME_BYTES, Kind, TarWriter, kind
 from imagemill.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -22,13 +27,8 @@ if TYPE_CHECKING:
 _TASK = TASKS["classification"]
 # Where Pillow's name of a format is not what its files are called.
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
-# What a batch needs stays in the processor's cache.
-_BATCH_ROWS = 1024
-
-
-def packed_rows(job: ShardJob) -> Path:
-    """Where `write_shard` leaves its rows of the index, an Arrow file of `PACKED_SCHEMA`."""
-    return Path(job.rows).with_suffix(".packed")
+# Of keys: with any ending behind it such a name fits its field in a tar's header.
+_SHORT_BYTES = NAME_BYTES - 16
 
 
 def write_shard(job: ShardJob) -> WrittenShard:
@@ -47,12 +47,11 @@ def write_shard(job: ShardJob) -> WrittenShard:
     with (
         Path(job.target).open("wb", buffering=0) as stream,
         _raw_images(job) as raw,
-        pa.OSFile(str(packed_rows(job)), "wb") as sink,
-        pa.ipc.new_stream(sink, PACKED_SCHEMA) as index,
+        packed_path(job).open("wb") as index,
     ):
         packer = _Packer(TarWriter(stream), raw, job)
-        for rows in _batches(job):
-            index.write(packer.pack(rows))
+        for rows in read_job_rows(job):
+            write_rows(index, packer.pack(rows))
         sha256 = packer.tar.close()
         os.fsync(stream.fileno())
     return WrittenShard(
@@ -82,14 +81,6 @@ def _transform(job: ShardJob) -> "Transform | None":
     return transformer(max_side=job.max_side, strip_metadata=job.strip_metadata)
 
 
-def _batches(job: ShardJob) -> Iterator[pa.RecordBatch]:
-    """The job's rows, not too many at a time."""
-    with pa.OSFile(job.rows) as source, pa.ipc.open_stream(source) as stream:
-        for batch in stream:
-            for start in range(0, batch.num_rows, _BATCH_ROWS):
-                yield batch.slice(start, _BATCH_ROWS)
-
-
 class _Packer:
     """Appends samples to one tar: the image, then its target and its annotation if it has one."""
 
@@ -100,77 +91,69 @@ class _Packer:
         self._raw = raw
         self._transform = _transform(job)
 
-    def pack(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Append images and return their rows of the index."""
-        self.num_samples += rows.num_rows
-        followers = self._followers(rows)
-        if self._transform is None:
-            return self._pack_raw(rows, followers)
-        return self._pack_changed(rows, followers, self._transform)
+    def pack(self, rows: JobRows) -> PackedRows:
+        """Append images and return what the index needs of them."""
+        self.num_samples += len(rows.key)
+        if self._transform is None and _are_simple(rows):
+            return self._pack_together(rows)
+        return self._pack_one_by_one(rows)
 
-    def _pack_raw(self, rows: pa.RecordBatch, followers: list[bytes]) -> pa.RecordBatch:
-        forms = rows["format"].to_pylist()
-        keys, sizes = rows["key"].to_pylist(), rows["size_bytes"].to_pylist()
-        names = [f"{key}.{_extension(form)}" for key, form in zip(keys, forms, strict=True)]
-        contents = self._raw.contents(rows)
-        offsets = self.tar.add_many(headers(names, sizes), contents, followers)
-        packed = {name: rows[name] for name in ("size_bytes", "sha256")}
-        packed |= {"offset": offsets, "raw_sha256": pa.nulls(len(offsets), pa.string())}
-        return _packed_rows(rows, packed)
-
-    def _pack_changed(
-        self, rows: pa.RecordBatch, followers: list[bytes], transform: "Transform"
-    ) -> pa.RecordBatch:
-        packed: dict[str, Any] = {
-            name: [] for name in ("offset", "size_bytes", "sha256", "raw_sha256")
-        }
-        forms = rows["format"].to_pylist()
-        keys, digests = rows["key"].to_pylist(), rows["sha256"].to_pylist()
-        for key, sha256, raw, form, then in zip(
-            keys, digests, self._raw.contents(rows), forms, followers, strict=True
-        ):
-            try:
-                content, form_now = transform(raw, form)
-            except IntegrityError as error:
-                raise IntegrityError(f"image {key!r} {error}") from None
-            head = headers([f"{key}.{_extension(form_now)}"], [len(content)])
-            packed["offset"] += self.tar.add_many(head, [content], [then])
-            same = content == raw
-            packed["size_bytes"].append(len(content))
-            packed["sha256"].append(sha256 if same else hashlib.sha256(content).hexdigest())
-            packed["raw_sha256"].append(None if same else sha256)
-        return _packed_rows(rows, packed)
-
-    def _followers(self, rows: pa.RecordBatch) -> list[bytes]:
-        """What stands behind each image: its target and its annotation as members."""
-        keys, class_ids = rows["key"].to_pylist(), rows["class_id"].to_pylist()
-        targets = {each: _TASK.pack(each) for each in set(class_ids) if each is not None}
-        padded = {each: content + filling(len(content)) for each, content in targets.items()}
-        names = [f"{key}.{_TASK.extension}" for key in keys]
-        heads = headers(names, [len(targets.get(each, b"")) for each in class_ids])
-        followers = [
-            b"" if each is None else head + padded[each]
-            for head, each in zip(heads, class_ids, strict=True)
+    def _pack_together(self, rows: JobRows) -> PackedRows:
+        endings = {form: _ending(form) for form in set(rows.format)}
+        kinds = [
+            kind(endings[form], size)
+            for form, size in zip(rows.format, rows.size_bytes, strict=True)
         ]
-        if rows["annotation"].null_count < rows.num_rows:
-            self._annotate(keys, rows["annotation"].to_pylist(), followers)
-        return followers
+        targets = {each: _target_kind(each) for each in set(rows.class_id)}
+        followers = [targets[each] for each in rows.class_id]
+        offsets = self.tar.add_samples(rows.key, kinds, self._raw.contents(rows), followers)
+        return PackedRows(offsets, rows.size_bytes, rows.sha256, [])
 
-    def _annotate(
-        self, keys: list[str], annotations: list[str | None], followers: list[bytes]
-    ) -> None:
-        for number, (key, annotation) in enumerate(zip(keys, annotations, strict=True)):
+    def _pack_one_by_one(self, rows: JobRows) -> PackedRows:
+        packed = PackedRows([], [], [], [])
+        for key, sha256, raw, form, class_id, annotation in zip(
+            rows.key,
+            rows.sha256,
+            self._raw.contents(rows),
+            rows.format,
+            rows.class_id,
+            rows.annotation,
+            strict=True,
+        ):
+            content, form_now = self._changed(key, raw, form)
+            packed.offset.append(self.tar.add(f"{key}{_ending(form_now)}", content))
+            same = content == raw
+            packed.size_bytes.append(len(content))
+            packed.sha256.append(sha256 if same else hashlib.sha256(content).hexdigest())
+            packed.raw_sha256.append(None if same else sha256)
+            if class_id is not None:
+                self.tar.add(f"{key}.{_TASK.extension}", _TASK.pack(class_id))
             if annotation is not None:
                 self.annotations.add(key, annotation)
-                followers[number] += member(f"{key}.json", annotation.encode())
+                self.tar.add(f"{key}.json", annotation.encode())
+        return packed
+
+    def _changed(self, key: str, content: bytes, form: str) -> tuple[bytes, str]:
+        if self._transform is None:
+            return content, form
+        try:
+            return self._transform(content, form)
+        except IntegrityError as error:
+            raise IntegrityError(f"image {key!r} {error}") from None
 
 
-def _extension(form: str) -> str:
-    return _EXTENSIONS.get(form) or form.lower()
+def _are_simple(rows: JobRows) -> bool:
+    """Whether all are an image and a target under short names, as most are."""
+    longest = max(map(len, map(str.encode, rows.key)))
+    return longest <= _SHORT_BYTES and rows.annotation.count(None) == len(rows.annotation)
 
 
-def _packed_rows(rows: pa.RecordBatch, packed: dict[str, Any]) -> pa.RecordBatch:
-    columns = packed | {"key": rows["key"], "target": rows["class_id"]}
-    return pa.RecordBatch.from_pydict(
-        {name: columns[name] for name in PACKED_SCHEMA.names}, schema=PACKED_SCHEMA
-    )
+def _target_kind(class_id: int | None) -> Kind | None:
+    if class_id is None:
+        return None
+    content = _TASK.pack(class_id)
+    return kind(f".{_TASK.extension}", len(content), content)
+
+
+def _ending(form: str) -> str:
+    return f".{_EXTENSIONS.get(form) or form.lower()}"

@@ -20,7 +20,13 @@ class _HopelessError(Exception):
 
 
 def run_trial(
-    root: Path, params: Params, study: str, draw: Draw, on_line: Callable[[Line], None]
+    root: Path,
+    params: Params,
+    study: str,
+    draw: Draw,
+    on_line: Callable[[Line], None],
+    *,
+    log: Callable[[str], None],
 ) -> Outcome:
     """Train with the drawn values until the end, or until the pruner says stop.
 
@@ -30,6 +36,7 @@ def run_trial(
         study: Name of the study; its trials work below `.imagemill/sweep/<study>`.
         draw: The trial. The same values have the same folder: one that was cut off is gone on with.
         on_line: Called with each line of metrics.jsonl.
+        log: Called with what there is to say of lost processes.
 
     Raises:
         UserError: anything but a failed training, which is an outcome.
@@ -46,7 +53,7 @@ def run_trial(
 
     state, reason = COMPLETE, None
     try:
-        train_processes(job, follow)
+        train_processes(job, follow, log)
     except _HopelessError:
         state = PRUNED
     except TrainingError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagemill.params import RegisterParams
+from imagemill.records import Start
 from imagemill.tracking.entries import Point, RunStatus
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ TRAINING = "training"
 CURVE_PREFIX = "train/"
 # Of a line of metrics.jsonl, what is worth a curve.
 CURVES = (
-    *("loss", "accuracy", "val_top1", "learning_rate", "images_per_second", "wait_share"),
+    *("loss", "accuracy", "learning_rate", "images_per_second", "wait_share"),
+    *("epoch_loss", "epoch_accuracy", "val_top1", "staleness_mean", "staleness_max"),
     *("gradient_norm", "activation_norm", "peak_memory_bytes", "energy_joules"),
 )
 SEND_SECONDS = 3.0
@@ -67,7 +69,11 @@ class Curves:
 
 
 def open_curves(
-    root: Path, settings: RegisterParams, run_name: str, tags: Mapping[str, str]
+    root: Path,
+    settings: RegisterParams,
+    run_name: str,
+    tags: Mapping[str, str],
+    start: Start | None = None,
 ) -> Curves:
     """Begin the MLflow run of a training.
 
@@ -80,6 +86,7 @@ def open_curves(
         settings: The section `register`.
         run_name: What the run is called.
         tags: What tells this training from others, such as `data_digest`.
+        start: What the training starts from: tags and parameters `started_from...` say it.
 
     Raises:
         ServiceError: the store cannot be used.
@@ -90,7 +97,22 @@ def open_curves(
     marks = {**tags, "kind": TRAINING}
     for killed in store.find_runs(marks, status="RUNNING"):
         store.end_run(killed, "KILLED")
-    return Curves(store, store.start_run(run_name, marks, parent=None))
+    run_id = store.start_run(run_name, marks, parent=None)
+    if start is not None:
+        told = start_marks(start)
+        store.log(run_id, params=told, tags=told)
+    return Curves(store, run_id)
+
+
+def start_marks(start: Start) -> dict[str, str]:
+    """What a training starts from, as tags and parameters."""
+    marks = {
+        "started_from": start.name,
+        "started_from_kind": start.kind,
+        "started_from_version": start.version,
+        "started_from_sha256": start.sha256,
+    }
+    return {name: str(value) for name, value in marks.items() if value is not None}
 
 
 def curve_points(step: int, values: Mapping[str, float]) -> list[Point]:

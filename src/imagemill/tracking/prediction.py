@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill import records
-from imagemill.errors import IntegrityError, ServiceError, SourceError, UnknownNameError
+from imagemill.errors import IntegrityError, SourceError
 from imagemill.loading import decode_image, to_input
 from imagemill.metrics import softmax
 from imagemill.params import Params
 from imagemill.records import ModelCard
 from imagemill.runtimes import open_variant
-from imagemill.tracking.address import sqlite_file
-from imagemill.tracking.entries import Version
+from imagemill.tracking.versions import checked_folder, named_version, open_store
 
 BATCH = 64
-DOWNLOADS = records.STATE / "registry"
 
 
 def predict(root: Path, params: Params, images: Sequence[Path], alias: str) -> list[dict[str, Any]]:
@@ -43,7 +40,9 @@ def predict(root: Path, params: Params, images: Sequence[Path], alias: str) -> l
         ServiceError: there is no registry yet, or it cannot be used.
     """
     encoded = [_read(image) for image in images]
-    folder, card = _checked_folder(root, params, alias)
+    store = open_store(root, params.register_)
+    version = named_version(store, params.register_.model_name, alias)
+    folder, card = checked_folder(root, store, version)
     pixels_BHWC = np.stack(
         [_decode(image, data, card) for image, data in zip(images, encoded, strict=True)]
     )
@@ -92,47 +91,3 @@ def _decode(image: Path, data: bytes, card: ModelCard) -> NDArray[np.uint8]:
         return decode_image(data, input_shape=card.input_shape, resize=card.resize)
     except IntegrityError:
         raise SourceError(f"{image} cannot be decoded: expected an image file") from None
-
-
-def _checked_folder(root: Path, params: Params, alias: str) -> tuple[Path, ModelCard]:
-    """The folder of the version an alias names, once its bytes are known to be those registered."""
-    version, fetched = _fetch(root, params, alias)
-    folder = fetched / "data" / version.tags["variant"]
-    card_path = folder / "model.json"
-    _compare(card_path, version.tags["card_sha256"], version)
-    card = ModelCard.read(card_path)
-    _compare(folder / card.file, version.tags["sha256"], version)
-    return folder, card
-
-
-def _fetch(root: Path, params: Params, alias: str) -> tuple[Version, Path]:
-    settings = params.register_
-    file = sqlite_file(root, settings.tracking_uri)
-    if file is not None and not file.is_file():
-        raise ServiceError(
-            f"there is no registry yet: {file} does not exist; `imagemill run` makes it"
-        )
-    from imagemill.tracking.store import Store
-
-    store = Store(root, settings)
-    versions = store.aliases()
-    if not versions:
-        raise ServiceError(
-            f"{settings.model_name!r} has no registered version yet; `imagemill run` makes one"
-        )
-    if alias not in versions:
-        raise UnknownNameError("alias", alias, versions)
-    version = versions[alias]
-    return version, store.fetch(version, root / DOWNLOADS / version.tags["sha256"])
-
-
-def _compare(path: Path, expected: str, version: Version) -> None:
-    if not path.is_file():
-        raise IntegrityError(f"{path} of version {version.number} is missing in the registry")
-    actual = records.sha256_of_file(path)
-    if actual != expected:
-        raise IntegrityError(
-            f"{path} is not what was registered as version {version.number}: sha256 {actual[:12]}, "
-            f"the registry says {expected[:12]}; refused. Delete mlflow.db and mlartifacts/, then "
-            "`imagemill run` fills the registry again from models/"
-        )

@@ -111,6 +111,12 @@ class Store:
         """Put a run under another one."""
         self.log(run_id, tags={"mlflow.parentRunId": parent})
 
+    def parent_of(self, run_id: str) -> str | None:
+        """The run a run is nested under."""
+        with self._asking():
+            parent = self._client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+        return None if parent is None else str(parent)
+
     def delete_run(self, run_id: str) -> None:
         """Put a run into MLflow's bin (`mlflow gc` empties it)."""
         with self._asking():

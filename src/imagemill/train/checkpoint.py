@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from imagemill.errors import IntegrityError
@@ -39,11 +39,6 @@ def write_whole(folder: Path, tensors: Tensors) -> None:
     """Write tensors that one process holds."""
     copies = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(copies, folder / WHOLE)
-
-
-def read_whole(folder: Path) -> Tensors:
-    """What `write_whole` wrote."""
-    return load_file(folder / WHOLE)
 
 
 def begin_checkpoint(folder: Path, step: int, *, makes: bool) -> Path:

@@ -20,7 +20,7 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
     number = _mixed(_mixed(_mixed(seed) ^ step) ^ rank) >> 32
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(number)
+        torch.cuda.default_generators[device.index or 0].manual_seed(number)
 
 
 def _mixed(number: int) -> int:

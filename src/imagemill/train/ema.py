@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from imagemill.params import EmaParams
+from imagemill.train.ranks import own_part
 
 
 class Ema:
@@ -31,8 +32,8 @@ class Ema:
             return
         weight = 1 - min(self._settings.decay, (1 + number) / (10 + number))
         present = _state(model)
-        averages = [self.tensors[name] for name in present]
-        torch._foreach_lerp_(averages, list(present.values()), weight)
+        averages = [own_part(self.tensors[name]) for name in present]
+        torch._foreach_lerp_(averages, [own_part(value) for value in present.values()], weight)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
@@ -63,4 +64,4 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, value in _state(model).items():
-        value.copy_(tensors[name])
+        own_part(value).copy_(own_part(tensors[name]))

@@ -1,13 +1,10 @@
 """Networks before their first step."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from imagemill.errors import IntegrityError, ParamsError
+from imagemill.errors import ParamsError
 from imagemill.loading import SplitImages, to_input
 from imagemill.models import INITIALISATIONS, build_model
 from imagemill.models.fast import FastCifar
@@ -48,23 +45,6 @@ def initial_model(
     _whiten(model, images)
     _try_sizes(model, images, train)
     return model
-
-
-def start_from(model: nn.Module, weights: Path) -> None:
-    """Put stored weights into a network.
-
-    Args:
-        model: Changed in place.
-        weights: A safetensors file with the names and shapes of its state dict.
-
-    Raises:
-        IntegrityError: it cannot be read, or does not fit.
-    """
-    try:
-        model.load_state_dict(load_file(weights))
-    except (OSError, RuntimeError) as error:
-        first_lines = " ".join(str(error).split())[:300]
-        raise IntegrityError(f"train.init_from: {weights} does not fit: {first_lines}") from None
 
 
 def _try_sizes(model: nn.Sequential, images: SplitImages, train: TrainParams) -> None:

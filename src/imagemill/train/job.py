@@ -11,24 +11,33 @@ from imagemill.params import BASE, AugmentParams, LoadingParams, Params, TrainPa
 from imagemill.records import (
     AUGMENTED_INDEX,
     MODELS,
+    RANDOM,
+    SHARD_INDEX,
     SHARD_MANIFEST,
     STATE,
+    Architecture,
     Record,
     ShardManifest,
+    Start,
     sha256_of_file,
     write_bytes,
 )
+from imagemill.train.origin import FROM_NOTHING, Origin
+from imagemill.train.subset import write_few_shot, write_unlabelled
 
-JOB, LINES, METRICS, LOG, ERROR, OUTPUT, CHECKPOINTS, STOPPED = (
+JOB, LINES, METRICS, LOG, ERROR, FAULT, OUTPUT, CHECKPOINTS, STOPPED = (
     "job.json",
     "metrics.jsonl",
     "metrics.json",
     "worker.log",
     "error.txt",
+    "fault.txt",
     "output",
     "checkpoints",
-    "stopped.txt",
+    "stopped.json",
 )
+BODY = "body.safetensors"  # what pre-training leaves: a model without its head
+SOURCE = "source"  # folder of the project a job learns from, if that is a part of the whole
 # Not how many do it, and how: a checkpoint is gone on with on any number of processes.
 _TOPOLOGY = {
     *("strategy", "processes", "nodes", "launcher", "threads", "keep_memory", "restarts"),
@@ -36,6 +45,19 @@ _TOPOLOGY = {
 }
 
 Line = dict[str, Any]
+
+
+def base_architecture(train: TrainParams) -> Architecture:
+    """Name and arguments of the base model."""
+    arguments = {
+        "width": 1.0 if train.width is None else train.width,
+        "dropout": train.dropout,
+        "stochastic_depth": train.stochastic_depth,
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return Architecture(name=train.model, arguments=given)
+
+
 NOTE = "note"  # a line with this key alone is a sentence for a person
 
 
@@ -48,7 +70,11 @@ class Job(Record):
     augment: AugmentParams
     loading: LoadingParams
     data: ShardManifest
-    keeps_model: bool  # whether the model is written out at the end, or only its curves
+    start: Start = RANDOM
+    weights: Path | None = None  # what it starts from, as `start` tells it
+    source: Path  # the project whose train split it learns from; the root, or a part of it
+    pretrains: bool = False  # to learn from images without labels, not to train the model
+    keeps_model: bool = True  # whether the model is written out at the end, or only its curves
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -66,44 +92,128 @@ class Job(Record):
 
 
 def prepare(
-    root: Path, params: Params, *, below: Path = STATE / "train", keeps_model: bool = True
+    root: Path,
+    params: Params,
+    origin: Origin = FROM_NOTHING,
+    *,
+    below: Path = STATE / "train",
+    keeps_model: bool = True,
 ) -> Job:
     """Write the job of training the base model; an unfinished one of the same work is taken up.
 
     Args:
         root: The project's root.
-        params: All of params.yaml.
+        params: All sections.
+        origin: What it starts from.
         below: Where in the project jobs have their folders.
-        keeps_model: Whether the model is written out at the end.
+        keeps_model: Whether the model is written out at the end, or only its curves.
 
     Raises:
         IntegrityError: shards or index are missing.
     """
-    data = ShardManifest.read(root / SHARD_MANIFEST)
     said = {
         "train": params.train.model_dump(mode="json", exclude=_TOPOLOGY),
+        "index": sha256_of_file(root / AUGMENTED_INDEX),
+    }
+    job = _job(root, params, origin, said, "", below=below)
+    job.keeps_model = keeps_model
+    transfer = params.train.transfer
+    if transfer is not None and transfer.images_per_class is not None:
+        job.source = job.folder / SOURCE
+        write_few_shot(job.root, job.source, transfer.images_per_class, seed=params.train.seed)
+    job.write(job.folder / JOB)
+    return job
+
+
+def begun_job(root: Path, params: Params) -> Job | None:
+    """The job that the first of several machines has begun for these settings and this data.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
+    digest = ShardManifest.read(root / SHARD_MANIFEST).digest
+    files = (root / STATE / "train").glob(f"*/{JOB}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        job = Job.read(file)
+        if job.train == params.train and job.data.digest == digest:
+            return job
+    return None
+
+
+def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
+    """Write the job of learning from images without labels, on one process.
+
+    The same work has the same folder and its result stays there, so it is done once.
+
+    Args:
+        root: The project's root.
+        params: All sections.
+        origin: What it starts from.
+
+    Raises:
+        IntegrityError: shards or index are missing.
+    """
+    alone = {"strategy": "single", "processes": 1, "nodes": None, "launcher": "torchrun"}
+    train = params.train.model_copy(update=alone)
+    elsewhere = {"transfer", "epochs", "batch_size", "learning_rate", "init_from"}
+    said = {
+        "train": train.model_dump(mode="json", exclude=_TOPOLOGY | elsewhere),
+        "index": sha256_of_file(root / SHARD_INDEX),
+    }
+    job = _job(root, params.model_copy(update={"train": train}), origin, said, "pretrain-")
+    job.source, job.pretrains = job.folder / SOURCE, True
+    write_unlabelled(job.root, job.source)
+    job.write(job.folder / JOB)
+    return job
+
+
+def pretrained(job: Job) -> Origin | None:
+    """What a job of pre-training left to start from; None: it is not done."""
+    file = job.folder / BODY
+    if not file.is_file():
+        return None
+    sizes = job.data.splits
+    count = sum(sizes[split].num_samples for split in ("train", "unlabelled") if split in sizes)
+    name = f"pre-training on {count:,} images without labels"
+    if job.weights is not None:
+        name += f" that started from {job.start.name}"
+    return Origin(Start(kind="pretrained", name=name, sha256=sha256_of_file(file)), file)
+
+
+def _job(
+    root: Path,
+    params: Params,
+    origin: Origin,
+    said: dict[str, Any],
+    kind: str,
+    *,
+    below: Path = STATE / "train",
+) -> Job:
+    """A job in the folder that belongs to what is `said` of it, cleared of old messages."""
+    data = ShardManifest.read(root / SHARD_MANIFEST)
+    said |= {
         "augment": params.augment.model_dump(mode="json", include={"seed", "online"}),
         "loading": params.loading.resize,
         "order": params.loading.order,
         "data": data.digest,
-        "index": sha256_of_file(root / AUGMENTED_INDEX),
+        "start": origin.start.sha256,
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root.resolve() / below / key
-    job = Job(
+    folder = root.resolve() / below / f"{kind}{key}"
+    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
+    for told in (ERROR, FAULT, STOPPED):
+        (folder / told).unlink(missing_ok=True)
+    return Job(
         root=root.resolve(),
         folder=folder,
         train=params.train,
         augment=params.augment,
         loading=params.loading,
         data=data,
-        keeps_model=keeps_model,
+        start=origin.start,
+        weights=origin.file,
+        source=root.resolve(),
     )
-    shutil.rmtree(folder / OUTPUT, ignore_errors=True)
-    for told in (ERROR, STOPPED):
-        (folder / told).unlink(missing_ok=True)
-    job.write(folder / JOB)
-    return job
 
 
 def publish(job: Job) -> Line:

@@ -1,6 +1,6 @@
 """Accuracy on a split while training runs, in the precision of training, by all ranks together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,7 +15,13 @@ _BATCH = 500
 
 
 @torch.no_grad()
-def top1(model: nn.Module, images: SplitImages, machine: Machine, ranks: Ranks = ALONE) -> float:
+def top1(
+    model: nn.Module,
+    images: SplitImages,
+    machine: Machine,
+    ranks: Ranks = ALONE,
+    beat: Callable[[], None] = lambda: None,
+) -> float:
     """Share of images whose class gets the largest logit; the model's mode is put back.
 
     Every rank judges a part, and all take the same number of turns: where weights are sharded a
@@ -26,11 +32,13 @@ def top1(model: nn.Module, images: SplitImages, machine: Machine, ranks: Ranks =
         images: The split.
         machine: Where to compute.
         ranks: Those that judge together.
+        beat: Called at each turn.
     """
     training = model.training
     model.eval()
     hits = torch.zeros((), dtype=torch.int64, device=machine.device)
     for positions_B, counts in _turns(len(images), ranks):
+        beat()
         pixels = torch.from_numpy(images.take(positions_B)).to(machine.device)
         images_BCHW = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
         with machine.autocast():

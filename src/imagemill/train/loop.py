@@ -21,7 +21,7 @@ from imagemill.loading import Ledger, SplitImages
 from imagemill.loading.ledger import Account, Counts
 from imagemill.loading.loader import Batch, Loader, plan_of
 from imagemill.loading.plan import Share
-from imagemill.params import AugmentParams, TrainParams
+from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
 from imagemill.train.checkpoint import (
@@ -43,6 +43,7 @@ from imagemill.train.state import restore_state, state_tensors
 from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
+from imagemill.train.thawing import Thawing
 from imagemill.train.watching.norms import Look
 from imagemill.train.watching.watch import Wanted, Watch
 
@@ -75,7 +76,9 @@ def fit(
     machine: Machine | None = None,
     checkpoints: Path | None = None,
     request: StopRequest | None = None,
+    transfer: TransferParams | None = None,
     watch: Wanted | None = None,
+    beat: Callable[[int], None] = lambda _: None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -95,7 +98,9 @@ def fit(
         machine: Where to compute; by default chosen from `train`.
         checkpoints: Folder to write checkpoints to and to resume from; None: neither.
         request: Whether this process was asked to end.
+        transfer: Mode finetune: how the body learns; None: as the head does.
         watch: What to write down beside the reports; None: nothing.
+        beat: Called after each step with their number, and after a checkpoint.
 
     Raises:
         TrainingError: the loss is not finite or exploded, or the ledger is not whole.
@@ -105,14 +110,16 @@ def fit(
     """
     machine = machine or choose_machine(train)
     policy = compile_policy(augment.online, seed=augment.seed, online=True)
-    plan = _Plan(train, augment, policy, epochs, learning_rate)
+    plan = _Plan(train, augment, policy, epochs, learning_rate, transfer)
     if ranks is None:
         strategy = Single(train, ALONE, machine)
     else:
         strategy = strategy_of(train, ranks, machine)
     run = _Run(model, images, plan, strategy, teacher)
+    run.beat = beat
     try:
-        return run.run(report, judge, checkpoints, request or StopRequest(), watch)
+        wish = StopRequest() if request is None else request
+        return run.run(report, judge, checkpoints, wish, watch)
     finally:
         run.watch.close()
         strategy.close()
@@ -127,6 +134,7 @@ class _Plan:
     policy: Policy
     epochs: int
     learning_rate: float
+    transfer: TransferParams | None
 
 
 class _Run:
@@ -142,9 +150,10 @@ class _Run:
     ) -> None:
         self.machine, self.ranks, self.strategy = strategy.machine, strategy.ranks, strategy
         layout = self.machine.memory_format
-        self.model = model.to(self.machine.device).to(memory_format=layout).train()
-        self.stepper = Stepper(model, strategy, plan.train, self.machine, teacher)
-        self.ema = Ema(model, plan.train.ema) if plan.train.ema else None
+        self.given = model.to(self.machine.device).to(memory_format=layout).train()
+        self.model = strategy.place(self.given)
+        self.stepper = Stepper(self.model, strategy, plan.train, self.machine, teacher)
+        self.ema = Ema(self.model, plan.train.ema) if plan.train.ema else None
         self.images, self.plan, self.train = images, plan, plan.train
         self.steps = plan_of(
             images,
@@ -154,10 +163,15 @@ class _Run:
             rows=partial(needed, plan.policy),
         )
         self.total_steps = plan.epochs * self.steps.steps_per_epoch
+        self.thawing: Thawing | None = None
+        if plan.transfer is not None:
+            self.thawing = Thawing(self.model, plan.transfer, self.total_steps)
+            self.thawing.share_rates(self.stepper.optimizer)
         self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
         self.accounts: list[Account] = []
         self.best = Best(plan.train.early_stopping)
         self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
+        self.beat: Callable[[int], None] = lambda _: None
 
     def run(
         self,
@@ -177,14 +191,21 @@ class _Run:
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
             with watch.around(done) as look:
                 loss, hits = self._step(batch, rate, checkpoints, look)
+            self.beat(done)
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
                 account = self._settled() if ends_epoch else None
                 top1 = self._judged(judge) if ends_epoch and judge else None
                 is_best = top1 is not None and self.best.take(top1, done)
-                measured = {**watch.measured(), **self.strategy.measured()}
-                told = tally.take(done, rate, val_top1=top1, account=account, measured=measured)
+                told = tally.take(
+                    done,
+                    rate,
+                    epoch=self._epoch(tally) if ends_epoch else None,
+                    val_top1=top1,
+                    account=account,
+                    measured={**watch.measured(), **self.strategy.measured()},
+                )
                 watch.tell(told)
                 if self.ranks.reports:
                     report(told)
@@ -228,11 +249,18 @@ class _Run:
         step = batch.step
         if self.ledger is not None:
             self.ledger.consume(step.own())
+        if self.thawing is not None:
+            self.thawing.before(step.number)
         images_BCHW, targets = self._fed(batch)
         seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
         counted = float(step.num_own > 0)
         sums = self.stepper.take(
-            images_BCHW, targets, share=counted / len(step.positions_G), rate=rate, look=look
+            images_BCHW,
+            targets,
+            share=counted / len(step.positions_G),
+            fewest=max(len(step.positions_G) // self.ranks.world, 1),
+            rate=rate,
+            look=look,
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
@@ -287,11 +315,17 @@ class _Run:
         )
 
     def _judged(self, judge: Judge) -> float:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         if self.ema is None:
             return judge(self.model)
         with self.ema.in_place(self.model):
             return judge(self.model)
+
+    def _epoch(self, tally: Tally) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch that ends, over all ranks."""
+        sums = torch.tensor(tally.take_epoch(), dtype=torch.float64, device=self.machine.device)
+        loss, hits, number = self.ranks.summed(sums).tolist()
+        return loss / max(number, 1), hits / max(number, 1)
 
     def _settled(self) -> Account | None:
         """The account of the epoch that just ended."""
@@ -309,7 +343,7 @@ class _Run:
         return total
 
     def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         counts_N = self._counts()
         position = Position(
             step=step,
@@ -326,6 +360,7 @@ class _Run:
         self.ranks.meet()  # nor is it given its name before all have written
         if self.ranks.reports:
             finish_checkpoint(checkpoints, position, keep=self.train.keep_checkpoints)
+        self.beat(step)
 
     def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
         """First step to take and CPU seconds spent before."""
@@ -355,7 +390,7 @@ class _Run:
     def _finish(self, checkpoints: Path | None) -> int | None:
         """Leave the weights to keep in the model; returns the epoch they are of if it is no more
         than one of those taken."""
-        self.strategy.settle(self.model)
+        self.strategy.settle(self.model, self.ema)
         best = self.best.step
         if self.train.early_stopping and checkpoints and best is not None:
             folder = checkpoint_of(checkpoints, best)
@@ -363,7 +398,8 @@ class _Run:
                 self._restore(folder)
         if self.ema is not None:
             self.ema.put_into(self.model)
-        self.model.eval()
+        self.strategy.give_back(self.model, self.given)
+        self.given.eval()
         if self.train.early_stopping and best is not None:
             return best // self.steps.steps_per_epoch
         return None

@@ -1,6 +1,7 @@
 """OPTIMIZERS: who turns gradients into new weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,6 +83,33 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Learning rate of the next step, for all groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
+
+
+def share_rates(optimizer: Optimizer, model: nn.Module, shares: Mapping[str, float]) -> None:
+    """Let parameters learn at a share of the rate.
+
+    Args:
+        optimizer: Of `build_optimizer`, before its first step; its groups are divided.
+        model: Whose parameters it has.
+        shares: Name of a parameter -> share; those not named keep all of it.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        divided: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            divided.setdefault(shares.get(names[id(parameter)], 1.0), []).append(parameter)
+        groups += [
+            {**group, "params": parameters, "share": group["share"] * share}
+            for share, parameters in divided.items()
+        ]
+    optimizer.param_groups[:] = groups
+
+
+def rate_of(optimizer: Optimizer) -> float:
+    """The learning rate `set_rate` was told."""
+    group = max(optimizer.param_groups, key=lambda group: float(group["share"]))
+    return float(group["lr"] / group["share"])
 
 
 def _learned(model: nn.Module) -> list[torch.nn.Parameter]:

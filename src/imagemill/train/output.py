@@ -62,5 +62,6 @@ def write_output(
         resize=job.loading.resize,
         num_parameters=count_parameters(model),
         macs=count_macs(model, job.input_shape),
+        started_from=job.start,
     )
     card.write(output / CARD)

@@ -24,6 +24,8 @@ class Progress:
     seconds_left: float
     seconds: float  # since the last report
     ends_epoch: bool
+    epoch_loss: float | None = None  # of the epoch that ends, mean over the samples of all ranks
+    epoch_accuracy: float | None = None
     val_top1: float | None = None  # of the epoch that ends
     ledger: Account | None = None  # of the epoch that ends
     measured: dict[str, float | None] = field(default_factory=dict)  # norms, memory, energy, ...
@@ -52,6 +54,11 @@ class Tally:
         self._waited_in_all = 0.0
         self._clear()
         self.last_loss = math.nan
+        self._epoch = [
+            0.0,
+            0.0,
+            0.0,
+        ]  # losses, hits, samples since its beginning, or the resumption
 
     def add(self, loss: float, hits: float, num_own: int, num_images: int, waited: float) -> None:
         """A step.
@@ -67,6 +74,13 @@ class Tally:
         self._own += num_own
         self._images += num_images
         self._waited += waited
+        for place, value in enumerate((loss, hits, num_own)):
+            self._epoch[place] += value
+
+    def take_epoch(self) -> list[float]:
+        """Sums of losses, hits and samples of this rank in the epoch that ends."""
+        taken, self._epoch = self._epoch, [0.0, 0.0, 0.0]
+        return taken
 
     def due(self) -> bool:
         """Whether it is time for a report."""
@@ -87,11 +101,19 @@ class Tally:
         steps: int,
         rate: float,
         *,
+        epoch: tuple[float, float] | None,
         val_top1: float | None,
         account: Account | None,
         measured: dict[str, float | None],
     ) -> Progress:
-        """What there is to report after so many steps; counting begins anew."""
+        """What there is to report after so many steps; counting begins anew.
+
+        Args:
+            steps: Taken.
+            rate: Learning rate of the last.
+            epoch: Loss and accuracy of the epoch that ends, over all ranks.
+            val_top1, account, measured: As in Progress.
+        """
         now = time.monotonic()
         self._waited_in_all += self._waited
         per_step = (now - self._start) / max(steps - self._first, 1)
@@ -109,6 +131,8 @@ class Tally:
             seconds_left=per_step * (self._total - steps),
             seconds=seconds,
             ends_epoch=steps % self._per_epoch == 0,
+            epoch_loss=epoch[0] if epoch else None,
+            epoch_accuracy=epoch[1] if epoch else None,
             val_top1=val_top1,
             ledger=account,
             measured=measured,

@@ -1,6 +1,6 @@
 """This process among those that train together, and what they tell one another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,13 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What of a tensor lies on this rank: of a sharded one its shard, else all of it. No copy."""
+    # Asking for the class itself would import it: a second that only sharded training has to pay.
+    to_local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))

@@ -58,11 +58,21 @@ def restore_state(
 
 def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Tensors) -> None:
     numbers = {name: number for number, name in _parameter_names(model, optimizer).items()}
+    parameters = dict(model.named_parameters())
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         parameter, _, key = name.rpartition(".")
-        state.setdefault(numbers[parameter], {})[key] = value
+        laid_out = _laid_out(value, parameters[parameter])
+        state.setdefault(numbers[parameter], {})[key] = laid_out
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory format: fused optimisers walk through both side by side."""
+    layout = torch.channels_last
+    if type(value) is Tensor and value.ndim == 4 and parameter.is_contiguous(memory_format=layout):
+        return value.contiguous(memory_format=layout)
+    return value
 
 
 def _parameter_names(model: nn.Module, optimizer: Optimizer) -> dict[int, str]:

@@ -60,6 +60,7 @@ class Stepper:
         targets: Targets,
         *,
         share: float,
+        fewest: int,
         rate: float,
         look: Look | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -70,19 +71,21 @@ class Stepper:
             targets: Of these images.
             share: What the sum of this rank's losses is multiplied with to be its part of the
                 global batch's mean; 0 on a rank whose image counts for nothing.
+            fewest: Images of the rank that has fewest, so that all compute in as many parts.
             rate: Learning rate.
             look: Measures gradients, if this step is looked at.
 
         Returns:
             Sum of losses and number of hits over the B images, on the device.
         """
+        self.strategy.begin_step(counted=share > 0)
         set_rate(self.optimizer, rate)
         for parameter in self._parameters:  # a fifth of what zero_grad takes
             parameter.grad = None
         gradient = self._gradient_of(share * self.strategy.loss_factor)
         losses: list[Tensor] = []
         hits: list[Tensor] = []
-        for part_BCHW, wanted, last in self._parts(images_BCHW, targets):
+        for part_BCHW, wanted, last in self._parts(images_BCHW, targets, fewest):
             with self._combined(last=last):
                 total, logits_BK = self._forward(part_BCHW, wanted)
                 self.scaler.scale(total).backward(gradient)  # type: ignore[no-untyped-call]
@@ -107,9 +110,9 @@ class Stepper:
         return self._gradient
 
     def _parts(
-        self, images_BCHW: Tensor, targets: Targets
+        self, images_BCHW: Tensor, targets: Targets, fewest: int
     ) -> Iterator[tuple[Tensor, Targets, bool]]:
-        count = min(self.train.accumulate or 1, len(images_BCHW))
+        count = min(self.train.accumulate or 1, fewest)
         if count == 1:
             yield images_BCHW, targets, True
             return

@@ -3,6 +3,7 @@
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from imagemill.train.ranks import Ranks
@@ -16,7 +17,10 @@ class StopRequest:
     """Remembers that this process was asked to end (SIGTERM of a preemption, SIGINT of Ctrl-C)."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self._wanted = False
+
+    def __bool__(self) -> bool:
+        return self._wanted
 
     def listen(self) -> None:
         """From now on these signals are taken down, and obeyed at the end of a step."""
@@ -25,7 +29,22 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.wanted = True
+        self._wanted = True
+
+
+class FileRequest(StopRequest):
+    """The same, told by a file that all processes see: where signals do not reach.
+
+    Args:
+        path: It is asked when it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or self._path.exists()
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Agreement:
         due = now - self._saved_at >= self._seconds
         gap = self._steps_until_next(step, now)
         # The largest of the negative is the smallest: the slowest rank sets the pace.
-        save, stop, negative = self._ranks.largest([due, self._request.wanted, -gap])
+        save, stop, negative = self._ranks.largest([due, bool(self._request), -gap])
         self._asked_at, self._asked_step, self._next_step = now, step, step - int(negative)
         if not (save or stop):
             return _GO_ON

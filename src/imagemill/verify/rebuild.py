@@ -19,7 +19,8 @@ from imagemill.records import (
     ShardManifest,
     publishing,
 )
-from imagemill.shard.job import JOB_SCHEMA, ShardJob
+from imagemill.shard.job import ShardJob
+from imagemill.shard.rows import JOB_SCHEMA, hand_out
 from imagemill.shard.write import write_shard
 
 _FOLDER = STATE / "repair"
@@ -36,10 +37,10 @@ def rebuild_shard(root: Path, manifest: ShardManifest, entry: ShardEntry) -> Non
     """
     rows = pa.concat_tables(list(_rows_of_shard(root, entry.path)))
     (root / _FOLDER).mkdir(parents=True, exist_ok=True)
-    file = root / _FOLDER / "rows.arrow"
+    file = root / _FOLDER / "rows"
     try:
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, JOB_SCHEMA) as out:
-            out.write(rows.sort_by("place").select(JOB_SCHEMA.names).cast(JOB_SCHEMA))
+        with file.open("wb") as stream:
+            hand_out(stream, rows.sort_by("place").select(JOB_SCHEMA.names).cast(JOB_SCHEMA))
         with publishing(root / DATA / entry.path) as temporary:
             job = ShardJob(
                 root=str(root),

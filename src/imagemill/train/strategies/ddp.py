@@ -6,6 +6,7 @@ from typing import cast
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imagemill.train.ema import Ema
 from imagemill.train.strategies.single import Single
 
 
@@ -23,7 +24,13 @@ class Ddp(Single):
         if self.ranks.world == 1:
             return model
         devices = [self.machine.device] if self.machine.device.type == "cuda" else None
-        replica: nn.Module = DistributedDataParallel(model, device_ids=devices)
+        transfer = self.train.transfer
+        replica: nn.Module = DistributedDataParallel(
+            model,
+            device_ids=devices,
+            # Blocks that are frozen for now give no gradient to wait for.
+            find_unused_parameters=bool(transfer and transfer.freezes),
+        )
         return replica
 
     def combined(self, replica: nn.Module, *, last: bool) -> AbstractContextManager[None]:
@@ -32,6 +39,6 @@ class Ddp(Single):
             return nullcontext()
         return cast(AbstractContextManager[None], replica.no_sync())
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, model: nn.Module, ema: Ema | None) -> None:
         """Running statistics are those of rank 0, as in every forward pass."""
-        self.ranks.share_first([value for value in model.buffers() if value.numel()])
+        self.share_statistics(model, ema)

@@ -1,0 +1,152 @@
+"""EfficientNet-Lite: inverted residuals for processors without a fast sigmoid."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagemill.models.contract import Arguments, Shape
+from imagemill.models.layers import BranchNorm, Head, linear_rule
+
+_DIVISOR = 8
+
+
+class _Stage(NamedTuple):
+    """Blocks of one kind; the first of them has the stride."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+# EfficientNet-B0's table, which Lite0 shares.
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+_STEM, _TOP = 32, 1280
+_EPS, _MOMENTUM = 1e-3, 0.01  # TensorFlow's constants for the norms of these nets
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution whose output is ceil(side / stride) wide, with zeros added as TensorFlow does.
+
+    With a stride of 2 and an even side the zeros left and right differ: the odd one is behind.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(
+            channels_in,
+            channels_out,
+            kernel,
+            stride,
+            padding=kernel // 2 if stride == 1 else 0,
+            bias=False,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            top, bottom = self._zeros(features.shape[2])
+            left, right = self._zeros(features.shape[3])
+            features = F.pad(features, (left, right, top, bottom))
+        return super().forward(features)
+
+    def _zeros(self, side: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        return missing // 2, missing - missing // 2
+
+
+class _Depthwise(_SameConv2d):
+    """A filter of its own for each channel."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(channels, channels, kernel, stride)
+        self.groups = channels
+        self.weight = nn.Parameter(self.weight.detach()[:, :1].contiguous())
+        self.reset_parameters()
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=_EPS, momentum=_MOMENTUM)
+
+
+class _InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow without an activation; added to its input if that fits."""
+
+    def __init__(
+        self, channels_in: int, channels: int, stage: _Stage, stride: int, skipped: float
+    ) -> None:
+        super().__init__()
+        wide = channels_in * stage.expansion
+        self.is_added = stride == 1 and channels_in == channels
+        self.widens = stage.expansion > 1
+        if self.widens:
+            self.widening = _SameConv2d(channels_in, wide, 1)
+            self.norm1 = _norm(wide)
+        self.depthwise = _Depthwise(wide, stage.kernel, stride)
+        self.norm2 = _norm(wide)
+        self.narrowing = _SameConv2d(wide, channels, 1)
+        # Only what is added to its input can be left out.
+        self.norm3 = BranchNorm(
+            channels, skipped if self.is_added else 0.0, eps=_EPS, momentum=_MOMENTUM
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = features
+        if self.widens:
+            inner = F.relu6(self.norm1(self.widening(inner)))
+        inner = F.relu6(self.norm2(self.depthwise(inner)))
+        inner = self.norm3(self.narrowing(inner))
+        added: Tensor = inner + features if self.is_added else inner
+        return added
+
+
+class EfficientNetLite(nn.Module):
+    """Stem of 32 channels, 16 inverted residuals, 1280 features, global average, one linear layer.
+
+    No squeeze-and-excitation, ReLU6 instead of Swish; the stem and the top keep their channels at
+    any width. Lite0 has 4,652,008 parameters at 1000 classes and is made for 224 pixels.
+
+    Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+    Networks", and the README of tensorflow/tpu's models/official/efficientnet/lite.
+    """
+
+    MINIMUM_SIZE = 32  # 32 -> 16 -> 16 -> 8 -> 4 -> 2 -> 2 -> 1
+
+    def __init__(self, shape: Shape, arguments: Arguments) -> None:
+        super().__init__()
+        self.stem = _SameConv2d(shape.channels, _STEM, 3, stride=2)
+        self.norm = _norm(_STEM)
+        blocks: list[nn.Module] = []
+        channels_in, num_blocks = _STEM, sum(stage.repeats for stage in _STAGES)
+        for stage in _STAGES:
+            for number in range(stage.repeats):
+                channels_out = _rounded(stage.channels * arguments.width)
+                stride = 1 if number else stage.stride
+                skipped = linear_rule(arguments.stochastic_depth, len(blocks) + 1, num_blocks)
+                blocks.append(_InvertedResidual(channels_in, channels_out, stage, stride, skipped))
+                channels_in = channels_out
+        self.blocks = nn.Sequential(*blocks)
+        self.top = _SameConv2d(channels_in, _TOP, 1)
+        self.top_norm = _norm(_TOP)
+        self.head = Head(_TOP, shape.num_classes, arguments.dropout)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features = self.blocks(F.relu6(self.norm(self.stem(images_BCHW))))
+        features = F.relu6(self.top_norm(self.top(features)))
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits
+
+
+def _rounded(channels: float) -> int:
+    """To a multiple of 8, never by more than a tenth downwards."""
+    rounded = max(_DIVISOR, int(channels + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
+    return rounded + _DIVISOR if rounded < 0.9 * channels else rounded
