@@ -58,7 +58,7 @@ def _trial(root: Path, params: Params, study: Study, runs: SweepRuns, tracker: T
 
     try:
         outcome: Outcome = tracker.step(
-            run_trial, root, params, study.name, draw, follow, tracker.log
+            run_trial, root, params, study.name, draw, follow, log=tracker.log
         )
     except BaseException:
         curves.close("KILLED")
