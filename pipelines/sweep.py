@@ -56,15 +56,14 @@ def _trial(root: Path, params: Params, study: Study, runs: SweepRuns, tracker: T
         if "step" in line:
             curves.log(line["step"], {key: line[key] for key in CURVES if key in line})
 
-    def trial() -> Outcome:
-        return run_trial(root, params, study.name, draw, follow, log=tracker.log)
-
     try:
-        outcome = tracker.step(trial)
+        outcome: Outcome = tracker.step(
+            run_trial, root, params, study.name, draw, follow, log=tracker.log
+        )
     except BaseException:
         curves.close("KILLED")
         raise
-    study.tell(draw, outcome.state, outcome.val_top1)
+    study.tell(draw, outcome)
     runs.end(curves, outcome.state, outcome.val_top1)
     tracker.log(_sentence(outcome))
 
@@ -91,7 +90,11 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 def _sentence(outcome: Outcome) -> str:
     top1 = "" if outcome.val_top1 is None else f", val top-1 {outcome.val_top1:.2%}"
     values = ", ".join(f"{key} {value}" for key, value in outcome.values.items())
-    return f"trial {outcome.number} {outcome.state} after {outcome.epochs} epoch(s){top1}: {values}"
+    reason = f" ({outcome.reason})" if outcome.reason else ""
+    return (
+        f"trial {outcome.number} {outcome.state} after {outcome.epochs} epoch(s){top1}: "
+        f"{values}{reason}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from imagemill.errors import ParamsError
 from imagemill.params import Params, parse_params
 from imagemill.sweep.result import command
 from imagemill.sweep.space import settings_of, study_name, with_values
-from imagemill.sweep.study import COMPLETE, FAILED, PRUNED, Study
+from imagemill.sweep.study import COMPLETE, FAILED, PRUNED, Outcome, Study
 from pipelines.sweep import sweep
 
 RATE = "train.learning_rate"
@@ -95,7 +95,7 @@ def drawn(root: Path, count: int, params: Params) -> list[dict[str, Any]]:
     for _ in range(count):
         study = Study(root, "study", settings_of(params))
         draw = study.draw()
-        study.tell(draw, COMPLETE, 0.5)
+        study.tell(draw, Outcome(draw.number, COMPLETE, 0.5, 1, draw.values))
         values.append(draw.values)
     return values
 
@@ -122,11 +122,13 @@ def test_a_trial_that_was_cut_off_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_failed_counts(tmp_path: Path) -> None:
-    """It would only fail again."""
+    """It would only fail again; why it did is kept."""
     study = Study(tmp_path, "study", settings_of(params_with()))
-    study.tell(study.draw(), FAILED, None)
+    draw = study.draw()
+    failed = Outcome(draw.number, FAILED, None, 0, draw.values, "the loss is nan at step 3")
+    study.tell(draw, failed)
     assert study.remaining == 3
-    assert [outcome.state for outcome in study.outcomes()] == [FAILED]
+    assert study.outcomes() == [failed]
 
 
 # The flow ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STORAGE = STATE / "sweep.db"
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
-_FAILED = "failed"  # by itself
+_FAILED = "failed"  # by itself, and why
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Outcome:
     val_top1: Of its last epoch; None: it failed before one was over.
     epochs: Finished.
     values: What was drawn.
+    reason: Why it failed, in the training's own words.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Outcome:
     val_top1: float | None
     epochs: int
     values: dict[str, Any]
+    reason: str | None = None
 
 
 class Draw:
@@ -94,15 +96,15 @@ class Study:
         """The next trial."""
         return Draw(self._study.ask(), self._settings)
 
-    def tell(self, draw: Draw, state: str, val_top1: float | None) -> None:
+    def tell(self, draw: Draw, outcome: Outcome) -> None:
         """How a trial ended."""
         from optuna.trial import TrialState
 
-        if state == FAILED:
-            draw.trial.set_user_attr(_FAILED, True)
+        if outcome.state == FAILED:
+            draw.trial.set_user_attr(_FAILED, outcome.reason)
         states = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
-        value = val_top1 if state == COMPLETE else None
-        self._study.tell(draw.trial, value, state=states[state])
+        value = outcome.val_top1 if outcome.state == COMPLETE else None
+        self._study.tell(draw.trial, value, state=states[outcome.state])
 
     def outcomes(self) -> list[Outcome]:
         """Trials that are over, in their order; those that were cut off are not."""
@@ -131,6 +133,7 @@ def _outcome(trial: "FrozenTrial") -> Outcome:
         val_top1=trial.intermediate_values.get(last),
         epochs=last,
         values=dict(trial.params),
+        reason=trial.user_attrs.get(_FAILED),
     )
 
 

@@ -43,21 +43,28 @@ def run_trial(
     """
     job = prepare(root, with_values(params, draw.values), below=FOLDER / study, keeps_model=False)
     last: list[tuple[float, int]] = []
+    pruned = False
 
     def follow(line: Line) -> None:
+        nonlocal pruned
         on_line(line)
         if "val_top1" in line:
             last.append((line["val_top1"], line["epoch"]))
             if not draw.report(*last[-1]) and line["step"] < line["total_steps"]:
+                pruned = True
                 raise _HopelessError
 
-    state = COMPLETE
+    def log_unless_pruned(sentence: str) -> None:
+        if not pruned:  # its processes were asked to end, and nobody will go on with them
+            log(sentence)
+
+    state, reason = COMPLETE, None
     try:
-        train_processes(job, follow, log)
+        train_processes(job, follow, log_unless_pruned)
     except _HopelessError:
         state = PRUNED
-    except TrainingError:
-        state = FAILED
+    except TrainingError as error:
+        state, reason = FAILED, str(error)
     shutil.rmtree(job.folder)
     top1, epochs = last[-1] if last else (None, 0)
-    return Outcome(draw.number, state, top1, epochs, draw.values)
+    return Outcome(draw.number, state, top1, epochs, draw.values, reason)
