@@ -94,10 +94,7 @@ class _InvertedResidual(nn.Module):
         self.depthwise = _Depthwise(wide, stage.kernel, stride)
         self.norm2 = _norm(wide)
         self.narrowing = _SameConv2d(wide, channels, 1)
-        # Only what is added to its input can be left out.
-        self.norm3 = BranchNorm(
-            channels, skipped if self.is_added else 0.0, eps=_EPS, momentum=_MOMENTUM
-        )
+        self.norm3 = BranchNorm(channels, skipped, eps=_EPS, momentum=_MOMENTUM)
 
     def forward(self, features: Tensor) -> Tensor:
         inner = features
@@ -126,12 +123,16 @@ class EfficientNetLite(nn.Module):
         self.stem = _SameConv2d(shape.channels, _STEM, 3, stride=2)
         self.norm = _norm(_STEM)
         blocks: list[nn.Module] = []
-        channels_in, num_blocks = _STEM, sum(stage.repeats for stage in _STAGES)
+        # The first block of a stage changes the channels: there is no shortcut to skip to.
+        channels_in, can_skip = _STEM, sum(stage.repeats - 1 for stage in _STAGES)
+        num_skipped = 0
         for stage in _STAGES:
             for number in range(stage.repeats):
                 channels_out = _rounded(stage.channels * arguments.width)
                 stride = 1 if number else stage.stride
-                skipped = linear_rule(arguments.stochastic_depth, len(blocks) + 1, num_blocks)
+                num_skipped += number > 0
+                share = linear_rule(arguments.stochastic_depth, num_skipped, can_skip)
+                skipped = share if number else 0.0
                 blocks.append(_InvertedResidual(channels_in, channels_out, stage, stride, skipped))
                 channels_in = channels_out
         self.blocks = nn.Sequential(*blocks)
