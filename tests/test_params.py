@@ -7,6 +7,7 @@ import pytest
 
 from imagemill.errors import ParamsError
 from imagemill.params import Params, parse_params, read_params, read_yaml
+from imagemill.params.reading import _innermost_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -41,7 +42,7 @@ def test_recipes_are_complete_and_introduced(recipe: Path) -> None:
 def test_every_knob_has_a_sentence() -> None:
     """Each field of each section has a description."""
     for section in Params.model_fields.values():
-        fields = section.annotation.model_fields
+        fields = _innermost_model(section.annotation).model_fields
         assert [name for name, field in fields.items() if not field.description] == []
 
 
