@@ -115,7 +115,8 @@ def test_a_stopped_pretraining_is_gone_on_with(shards: Path) -> None:
     job, request = prepared(shards, settings()), StopRequest()
 
     def stop(progress: Progress) -> None:
-        request.wanted = progress.epoch == 2
+        if progress.epoch == 2:
+            request.ask()
 
     with pytest.raises(StoppedError):
         taught(job, stop, request)
@@ -146,11 +147,11 @@ def test_a_transfer_starts_from_it(shards: Path) -> None:
     """As real processes: pre-training, then a head on its features, which says where it stands."""
     params = settings({"mode": "features"})
     job = prepared(shards, params)
-    train_processes(job, lambda line: None)
+    train_processes(job, lambda line: None, print)
     origin = pretrained(job)
     assert origin is not None
     training = prepare(shards, params, origin)
-    train_processes(training, lambda line: None)
+    train_processes(training, lambda line: None, print)
     publish(training)
     metrics = json.loads((shards / "models/base/metrics.json").read_bytes())
     assert metrics["started_from"]["kind"] == "pretrained"

@@ -229,7 +229,7 @@ def launched(root: Path, params: Params) -> Path:
     save_weights(file, net(seed=1))
     origin = Origin(Start(kind="file", name="stored", sha256=sha256_of_file(file)), file)
     job = prepare(root, params, origin)
-    train_processes(job, lambda line: None)
+    train_processes(job, lambda line: None, print)
     publish(job)
     return root / "models/base"
 

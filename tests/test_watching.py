@@ -234,7 +234,7 @@ def test_a_training_says_at_its_start_how_it_computes(shards: Path) -> None:
     """
     lines: list[dict[str, object]] = []
     job = prepare(shards, settings(processes=2, watch=dict(WATCH, norms_every=4)))
-    train_processes(job, lines.append)
+    train_processes(job, lines.append, print)
     publish(job)
     told = "computing on cpu, float32, channels last, 1 thread(s), freed memory is kept"
     assert lines[0] == {"note": told}

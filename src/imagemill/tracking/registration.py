@@ -310,7 +310,7 @@ def _flat_params(params: Params, card: ModelCard) -> dict[str, str]:
     return {
         f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
         for section, values in sections.items()
-        for key, value in values.items()
+        for key, value in (values or {}).items()  # a section may be left out
     }
 
 

@@ -22,6 +22,10 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._wanted
 
+    def ask(self) -> None:
+        """Ask it to end."""
+        self._wanted = True
+
     def listen(self) -> None:
         """From now on these signals are taken down, and obeyed at the end of a step."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -29,7 +33,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._wanted = True
+        self.ask()
 
 
 class FileRequest(StopRequest):
