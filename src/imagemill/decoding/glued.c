@@ -18,6 +18,9 @@
 #define MOST_HEADERS 4        /* different ones tried in a batch */
 #define MOST_GLUED 256        /* images */
 #define MOST_PIXELS (128 * 128) /* of an image: a larger one gains nothing */
+/* With so many bytes for each block ahead, libjpeg reads an image that is alone by its faster loop,
+ * which takes no notice of stray bytes at the end; a glued one would be refused for them. */
+#define FAST_BYTES 512
 #define TALLEST 65500         /* JPEG_MAX_DIMENSION */
 
 typedef struct {
@@ -27,6 +30,7 @@ typedef struct {
     int components;
     int chroma_halved; /* in both directions */
     int mcus;          /* in an image */
+    size_t too_long;   /* bytes from the scan on, from which on it decodes alone */
 } Header;
 
 typedef struct {
@@ -53,6 +57,8 @@ static int read_frame(Header *header, const unsigned char *body, size_t length, 
     const int side = header->chroma_halved ? 16 : 8;
     if (height % side || width % side) return 0;
     header->mcus = (height / side) * (width / side);
+    const int blocks = header->components == 1 ? 1 : header->chroma_halved ? 6 : 3;
+    header->too_long = (size_t)FAST_BYTES * blocks;
     return 1;
 }
 
@@ -278,7 +284,8 @@ static Py_ssize_t gather(Group *group, const Header *header, const Images *image
         const size_t size = (size_t)images->sizes[image];
         if (image + 1 < images->count)
             fetch_early(images->datas[image + 1], (size_t)images->sizes[image + 1]);
-        if (images->done[image] || size <= header->size || memcmp(data, wanted, header->size))
+        if (images->done[image] || size <= header->size ||
+            size - header->size >= header->too_long || memcmp(data, wanted, header->size))
             continue;
         const size_t scan = scan_size(data + header->size, size - header->size);
         if (scan == 0) continue;
