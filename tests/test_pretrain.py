@@ -70,7 +70,7 @@ def prepared(root: Path, params: Params) -> Job:
 
 
 def taught(job: Job, report=lambda progress: None, request: StopRequest | None = None) -> Path:
-    pretrain(job, ARCHITECTURE, request or StopRequest(), report)
+    pretrain(job, ARCHITECTURE, StopRequest() if request is None else request, report)
     return job.folder / BODY
 
 
