@@ -235,8 +235,7 @@ def _wanted(job: Job, images: SplitImages, say: Callable[[str], None]) -> Wanted
 
 def _write_note(path: Path, sentence: str) -> None:
     """Append a sentence for a person to metrics.jsonl."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({NOTE: sentence}) + "\n")
+    _append(path, {NOTE: sentence})
 
 
 def _write_line(path: Path, progress: Progress) -> None:
@@ -247,6 +246,10 @@ def _write_line(path: Path, progress: Progress) -> None:
     if account is not None:
         line["ledger"] = account._asdict()
     del line["ends_epoch"], line["seconds"]
+    _append(path, line)
+
+
+def _append(path: Path, line: dict[str, object]) -> None:
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
