@@ -80,9 +80,9 @@ def test_ray_trains_the_same_model_on_two_nodes(cluster: None, tmp_path: Path) -
     nodes: set[int] = set()
 
     def follow(line: object) -> None:
-        if not nodes:  # a worker is a child of its node's raylet
-            ranks = signs(pulse_folder(job.folder))
-            nodes.update(psutil.Process(sign.pid).ppid() for sign in ranks)
+        for sign in signs(pulse_folder(job.folder)):  # a worker is a child of its node's raylet
+            if len(nodes) < 2 and psutil.pid_exists(sign.pid):
+                nodes.add(psutil.Process(sign.pid).ppid())
 
     train_processes(job, follow, print)
     assert len(nodes) == 2
