@@ -146,6 +146,19 @@ def test_something_happens(name: str) -> None:
     assert changed.mean() > (0.6 if name in AUTOMATIC else 0.95)
 
 
+def test_alternating_halves_change_places() -> None:
+    """What is flipped in one epoch is not in the next, and everything else is; about half each."""
+    flip = OperationParams(operation="flip_horizontal", probability=0.5, alternate=True)
+    chosen, hashes = policy(flip), key_hashes([f"k{number}" for number in range(4000)])
+    hit = [[bool(drawn) for drawn in chosen.drawn(hashes, epoch=n, size=SIZE)] for n in range(3)]
+    assert abs(sum(hit[0]) - 2000) < 5 * (4000 * 0.25) ** 0.5
+    assert hit[1] == [not flipped for flipped in hit[0]]
+    assert hit[2] == hit[0]
+    before, hashes = images(), key_hashes(KEYS)
+    first, second = (chosen.apply(before, hashes, epoch=epoch) for epoch in (0, 1))
+    assert np.array_equal(second, first[:, :, ::-1])
+
+
 # Single operations -----------------------------------------------------------------------------
 
 
@@ -329,6 +342,7 @@ WINDOW = OperationParams(
         ([WINDOW.model_copy(update={"probability": 0.5})], "with probability 1"),
         ([MIXUP, FLIP], "'flip_vertical' comes after 'mixup'"),
         ([MIXUP, MIXUP], "'mixup' stands twice"),
+        ([MIXUP.model_copy(update={"alternate": True})], "alternate is for what training does"),
     ],
 )
 def test_entries_stand_where_they_can(entries: list[OperationParams], words: str) -> None:

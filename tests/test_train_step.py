@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import torch
 from made_shards import make_shards
-from test_train import SHAPE, fresh, settings, train_split, trained, weights_of
+from test_train import REPOSITORY, SHAPE, fresh, settings, train_split, trained, weights_of
 
+from imagemill.augment import compile_policy
 from imagemill.errors import ParamsError, TrainingError
 from imagemill.loading import open_split
-from imagemill.params import TrainParams
+from imagemill.params import TrainParams, parse_params, read_yaml
 from imagemill.records import SHARD_MANIFEST, Architecture, ShardManifest
 from imagemill.train.best import Best
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.initial import initial_model
+from imagemill.train.job import base_architecture
 from imagemill.train.judge import top1
+from imagemill.train.loop import fit
 from imagemill.train.losses import Targets
 from imagemill.train.machine import choose_machine
 from imagemill.train.ranks import ALONE, Ranks
@@ -41,7 +44,7 @@ def batch() -> tuple[torch.Tensor, Targets]:
 
 
 def stepper(model: torch.nn.Module, **train: object) -> Stepper:
-    told = settings(optimizer="sgd", momentum=0, weight_decay=0, **train).train
+    told = settings(**{"optimizer": "sgd", "momentum": 0, "weight_decay": 0, **train}).train
     machine = choose_machine(told)
     return Stepper(model.train(), Single(told, ALONE, machine), told, machine, None)
 
@@ -87,6 +90,24 @@ def test_l1_pulls_every_weight_towards_zero() -> None:
     differences = [a - b for a, b in zip(pulled.parameters(), plain.parameters(), strict=True)]
     for difference, wanted in zip(differences, expected, strict=True):
         assert torch.allclose(difference, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw", "muon"])
+def test_norms_and_biases_can_decay_by_themselves(optimizer: str) -> None:
+    """With no decay of their own vectors move as if nothing decayed, all else as if all did."""
+
+    def moved(**decay: float) -> list[torch.Tensor]:
+        model, (images, targets) = fresh(), batch()
+        take = stepper(model, **{"optimizer": optimizer, "momentum": 0.5, **decay}).take
+        take(images, targets, share=1 / 12, fewest=12, rate=0.1)
+        return list(model.parameters())
+
+    none, all_decay = moved(weight_decay=0), moved(weight_decay=0.1)
+    apart = moved(weight_decay=0.1, norm_weight_decay=0)
+    for kept, decayed, mixed in zip(none, all_decay, apart, strict=True):
+        assert torch.equal(mixed, kept if mixed.ndim == 1 else decayed)
+    assert any(not torch.equal(*pair) for pair in zip(none, all_decay, strict=True))
+    assert any(not torch.equal(*pair) for pair in zip(apart, all_decay, strict=True))
 
 
 def test_float16_scales_its_loss_and_learns(shards: Path) -> None:
@@ -222,6 +243,34 @@ def test_the_net_sees_the_sizes_it_should(shards: Path) -> None:
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
     trained(model, train_split(shards), params)
     assert seen == [8] * 4 + [12] * 4
+
+
+def test_a_few_steps_of_the_imagenet_recipe(tmp_path: Path) -> None:
+    """What it asks for works together: nothing of it has to be changed but the processes."""
+    make_shards(tmp_path, size=256, train=6, val=3, test=3)
+    document = read_yaml(REPOSITORY / "recipes/imagenet.yaml")
+    document["loading"]["workers"] = 0
+    document["train"] |= {"strategy": "single", "processes": 1, "threads": 1, "batch_size": 2}
+    params = parse_params(document, where="test")
+    shape, data = (1, 224, 224), ShardManifest.read(tmp_path / SHARD_MANIFEST)
+    crop = compile_policy(params.augment.online, seed=0, online=True).crop
+    images = open_split(tmp_path, "train", input_shape=shape, loading=params.loading, crop=crop)
+    model = initial_model(base_architecture(params.train), images, data, params.train)
+    seen: set[torch.Size] = set()
+    model[1].register_forward_pre_hook(lambda net, inputs: seen.add(inputs[0].shape))
+    result = fit(
+        model,
+        images,
+        train=params.train,
+        augment=params.augment,
+        epochs=1,
+        learning_rate=params.train.learning_rate,
+        teacher=None,
+        report=lambda progress: None,
+    )
+    assert result.steps == 3
+    assert seen == {torch.Size((2, 1, 176, 176))}
+    assert [account.missing + account.duplicate for account in result.ledger] == [0]
 
 
 def test_a_net_of_one_size_says_so(shards: Path) -> None:

@@ -45,10 +45,17 @@ def bare(net: nn.Module, work: Work, data: Tensors | None) -> None:
         optimizer.step()
 
 
-def imagemill(net: nn.Module, work: Work, data: Tensors | None, *, watch: bool = False) -> None:
+def imagemill(
+    net: nn.Module,
+    work: Work,
+    data: Tensors | None,
+    *,
+    watch: bool = False,
+    precision: str = "float32",
+) -> None:
     """Our loop with its loader, ledger, rate and accuracy, as the stage `train` runs it."""
     del data
-    train = params(learning_rate=RATE)
+    train = params(learning_rate=RATE, precision=precision)
     images = work.opened()
     with tempfile.TemporaryDirectory() as folder:
         waiting = Waiting(images.loading, is_cached=True, crop=False, decoded_bytes=0)
@@ -82,7 +89,7 @@ def imagemill_watching(net: nn.Module, work: Work, data: Tensors | None) -> None
 def imagemill_keeping(net: nn.Module, work: Work, data: Tensors | None) -> None:
     """Ours in a process that chose its allocator, as training processes do."""
     keep_freed_memory()
-    imagemill(net, work, data)
+    imagemill(net, work, data, precision="auto")
 
 
 def ignite(net: nn.Module, work: Work, data: Tensors | None) -> None:
@@ -186,8 +193,9 @@ def _loader(data: Tensors) -> Any:
 
 
 def _optimizer(net: nn.Module) -> torch.optim.Optimizer:
+    """The same for all, ours included."""
     return torch.optim.SGD(
-        net.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
+        net.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
     )
 
 

@@ -70,6 +70,11 @@ class Draws:
         """The samples an entry is applied to; takes draw 0."""
         return self(0) < probability
 
+    def alternating(self) -> NDArray[np.bool_]:
+        """Half of the samples, and in the next epoch the other half."""
+        first_B = Draws(self.hashes_B, self.seed, 0, self.position).chosen(0.5)
+        return first_B ^ bool(self.epoch % 2)
+
     def of(self, chosen_B: NDArray[np.bool_]) -> "Draws":
         """The draws of some of the samples."""
         return Draws(self.hashes_B[chosen_B], self.seed, self.epoch, self.position)

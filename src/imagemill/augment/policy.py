@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagemill.augment.automatic import AugMix, RandAugment, TrivialAugment
 from imagemill.augment.crop import RandomResizedCrop
@@ -33,6 +34,11 @@ class _Entry:
     step: Step
     probability: float
     position: int  # in the list of params.yaml: part of what a draw is for
+    alternates: bool = False
+
+    def chosen(self, draws: Draws) -> NDArray[np.bool_]:
+        """The samples it is applied to."""
+        return draws.alternating() if self.alternates else draws.chosen(self.probability)
 
 
 class Policy:
@@ -68,7 +74,7 @@ class Policy:
         """
         for entry in self._entries:
             draws = Draws(hashes_B, self._seed, epoch, entry.position)
-            chosen_B = draws.chosen(entry.probability)
+            chosen_B = entry.chosen(draws)
             if not chosen_B.any():
                 continue
             changed_BHWC = np.empty_like(images_BHWC)
@@ -94,7 +100,7 @@ class Policy:
         records: list[list[Drawn]] = [[] for _ in hashes_B]
         for entry in self._entries:
             draws = Draws(hashes_B, self._seed, epoch, entry.position)
-            chosen_B = draws.chosen(entry.probability)
+            chosen_B = entry.chosen(draws)
             for row, found in zip(
                 chosen_B.nonzero()[0], entry.step.drawn(draws.of(chosen_B), size), strict=True
             ):
@@ -130,7 +136,8 @@ def compile_policy(operations: Sequence[OperationParams], *, seed: int, online: 
             mix = MIXINGS[params.operation]
             mixings.append(Entry(mix, params.probability, params.alpha, position))
         else:
-            entries.append(_Entry(_step(params), params.probability, position))
+            alternates = bool(params.alternate)
+            entries.append(_Entry(_step(params), params.probability, position, alternates))
     mixing = Mixing(mixings, seed) if mixings else None
     return Policy(entries, seed, crop=crop, mixing=mixing)
 
@@ -182,6 +189,11 @@ def _check_place(
 ) -> None:
     """Windows come first, mixing last, and both only where there are batches."""
     name = params.operation
+    if params.alternate and (not online or name in (CROP, *MIXINGS)):
+        raise ParamsError(
+            f"augmentation {name!r}: alternate is for what training does to each image by itself; "
+            "leave it out"
+        )
     if name in (CROP, *MIXINGS) and not online:
         raise ParamsError(
             f"augmentation {name!r} works in training only: move it from augment.offline to "

@@ -20,7 +20,7 @@ class FastMnist(nn.Module):
     def __init__(self, shape: Shape, arguments: Arguments) -> None:
         super().__init__()
         few, many = scaled(32, arguments.width), scaled(64, arguments.width)
-        side = (shape.input_size + 3) // 4 // 2
+        self.side = side = (shape.input_size + 3) // 4 // 2
         self.convolution1 = nn.Conv2d(shape.channels, few, 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.BatchNorm2d(few)
         self.convolution2 = nn.Conv2d(few, many, 3, stride=2, padding=1, bias=False)
@@ -33,8 +33,37 @@ class FastMnist(nn.Module):
         features = F.relu(self.norm1(self.convolution1(images_BCHW)))
         features = F.relu(self.norm2(self.convolution2(features)))
         features = F.relu(self.norm3(self.convolution3(features)))
-        logits: Tensor = self.head(F.max_pool2d(features, 2).flatten(1))
+        pooled = F.max_pool2d(features, 2)
+        if pooled.shape[-1] != self.side:  # images of another size than the head was made for
+            pooled = F.adaptive_max_pool2d(features, self.side)
+        logits: Tensor = self.head(pooled.flatten(1))
         return logits
+
+
+class _Shift(nn.BatchNorm2d):
+    """Batch norm that learns no scale, only a shift.
+
+    The shift is kept divided by a gain: so it moves gain^2 times as far at the same rate, which
+    is what the source's rates of biases come to (they are for sums of losses, ours for means).
+    """
+
+    GAIN = 500**0.5
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.weight.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias * self.GAIN,
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
 
 
 class _Block(nn.Module):
@@ -43,9 +72,9 @@ class _Block(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.convolution1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.norm1 = _Shift(channels_out)
         self.convolution2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.norm2 = _Shift(channels_out)
         for convolution in (self.convolution1, self.convolution2):
             # The first filters pass their input on: the net starts as a wide average.
             nn.init.dirac_(convolution.weight[: convolution.in_channels])
@@ -78,13 +107,12 @@ class FastCifar(nn.Module):
             *(_Block(*pair) for pair in zip([2 * patch, *widths], widths, strict=False))
         )
         self.head = Head(widths[-1], shape.num_classes, arguments.dropout, bias=False)
-        nn.init.normal_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=1 / widths[-1])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features = self.blocks(F.gelu(self.whitening(images_BCHW)))
         logits: Tensor = self.head(features.amax((2, 3)))
-        # Weights of the head start at a spread of 1; a ninth keeps the first losses moderate.
-        return logits / 9
+        return logits
 
     @torch.no_grad()
     def whiten(self, normalised_BCHW: Tensor) -> None:

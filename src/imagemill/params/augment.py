@@ -13,6 +13,11 @@ class OperationParams(Section):
 
     operation: str = Field(description="A name in docs/augmentation.md.")
     probability: Fraction = Field(description="Chance that the operation is applied to an image.")
+    alternate: bool | None = Field(
+        default=None,
+        description="Of the images it hits in one epoch none is hit in the next, and all others "
+        "are: each is seen both ways (Jordan 2024). Needs probability 0.5; in augment.online only.",
+    )
     range: tuple[float, float] | None = Field(
         default=None,
         description="Lowest and highest strength, drawn evenly, in the operation's unit; "
@@ -46,6 +51,12 @@ class OperationParams(Section):
                 raise ValueError(f"{name} must be [low, high], got {list(pair)}")
         if self.ratio is not None and self.ratio[0] <= 0:
             raise ValueError(f"ratio must be positive, got {list(self.ratio)}")
+        return self
+
+    @model_validator(mode="after")
+    def _alternates_by_halves(self) -> Self:
+        if self.alternate and self.probability != 0.5:
+            raise ValueError(f"alternate needs probability 0.5, got {self.probability:g}")
         return self
 
 

@@ -84,6 +84,9 @@ class TrainParams(Section):
     weight_decay: float = Field(
         ge=0, description="Decoupled for adamw and muon, L2 for the others."
     )
+    norm_weight_decay: float | None = Field(
+        default=None, ge=0, description="The same for norms and biases; absent: weight_decay."
+    )
     l1: float | None = Field(
         default=None, gt=0, description="Weight of the sum of absolute weights in the loss."
     )

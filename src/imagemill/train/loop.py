@@ -281,7 +281,8 @@ class _Run:
             epoch=batch.step.epoch,
         )
         moved = torch.from_numpy(made.images_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
-        images_BCHW = moved.to(torch.float32, memory_format=self.machine.memory_format).div_(255)
+        # Divided as they are: half the time of a conversion and a division.
+        images_BCHW = moved.div(255).contiguous(memory_format=self.machine.memory_format)
         size = self.train.size_at(batch.step.number, self.total_steps)
         if size != images_BCHW.shape[-1]:
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="area")

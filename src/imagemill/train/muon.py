@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 # Rates of the other parameters relative to the filters', and their momentum (as in the source).
-MATRIX_SHARE = 2.8
+MATRIX_SHARE = 0.0852
 VECTOR_SHARE = 0.22
 OTHERS_MOMENTUM = 0.85
 
@@ -63,7 +63,8 @@ class Muon(Optimizer):
 
     def _descend(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+        # By the share, so that a decay means the same for all, whatever their rates.
+        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"] / group["share"])
         direction = self._momentum(parameter, gradient, group["momentum"])
         parameter.add_(direction, alpha=-group["lr"])
 

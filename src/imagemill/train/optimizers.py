@@ -13,7 +13,13 @@ from imagemill.train.muon import Muon
 
 def sgd(model: nn.Module, train: TrainParams) -> Optimizer:
     """Gradient descent with momentum."""
-    return SGD(_learned(model), lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay)
+    return SGD(
+        _groups(model, train),
+        lr=1.0,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        fused=True,
+    )
 
 
 def nesterov(model: nn.Module, train: TrainParams) -> Optimizer:
@@ -22,22 +28,23 @@ def nesterov(model: nn.Module, train: TrainParams) -> Optimizer:
     Source: Sutskever et al. 2013, "On the importance of initialization and momentum".
     """
     return SGD(
-        _learned(model),
+        _groups(model, train),
         lr=1.0,
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         nesterov=train.momentum > 0,
+        fused=True,
     )
 
 
 def adam(model: nn.Module, train: TrainParams) -> Optimizer:
     """Adam; Source: Kingma and Ba 2014."""
-    return Adam(_learned(model), lr=1.0, weight_decay=train.weight_decay, fused=True)
+    return Adam(_groups(model, train), lr=1.0, weight_decay=train.weight_decay, fused=True)
 
 
 def adamw(model: nn.Module, train: TrainParams) -> Optimizer:
     """Adam with decoupled decay; Source: Loshchilov and Hutter 2017."""
-    return AdamW(_learned(model), lr=1.0, weight_decay=train.weight_decay, fused=True)
+    return AdamW(_groups(model, train), lr=1.0, weight_decay=train.weight_decay, fused=True)
 
 
 def rmsprop(model: nn.Module, train: TrainParams) -> Optimizer:
@@ -46,7 +53,7 @@ def rmsprop(model: nn.Module, train: TrainParams) -> Optimizer:
     Source: Tieleman and Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning".
     """
     return RMSprop(
-        _learned(model), lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay
+        _groups(model, train), lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay
     )
 
 
@@ -56,9 +63,13 @@ def muon(model: nn.Module, train: TrainParams) -> Optimizer:
     filters = [parameter for parameter in learned if parameter.ndim == 4]
     matrices = [parameter for parameter in learned if parameter.ndim == 2]
     vectors = [parameter for parameter in learned if parameter.ndim == 1]
-    return Muon(
+    optimizer = Muon(
         filters, matrices, vectors, momentum=train.momentum, weight_decay=train.weight_decay
     )
+    for group in optimizer.param_groups:
+        if train.norm_weight_decay is not None and group["params"][0].ndim == 1:
+            group["weight_decay"] = train.norm_weight_decay
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainParams], Optimizer]] = {
@@ -110,6 +121,21 @@ def rate_of(optimizer: Optimizer) -> float:
     """The learning rate `set_rate` was told."""
     group = max(optimizer.param_groups, key=lambda group: float(group["share"]))
     return float(group["lr"] / group["share"])
+
+
+def _groups(model: nn.Module, train: TrainParams) -> list[dict[str, Any]]:
+    """What learns; norms and biases by themselves where they decay in another way."""
+    learned = _learned(model)
+    if train.norm_weight_decay is None:
+        return [{"params": learned}]
+    groups = [
+        {"params": [parameter for parameter in learned if parameter.ndim > 1]},
+        {
+            "params": [parameter for parameter in learned if parameter.ndim <= 1],
+            "weight_decay": train.norm_weight_decay,
+        },
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _learned(model: nn.Module) -> list[torch.nn.Parameter]:
