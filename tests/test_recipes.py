@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from imagemill import choices
 from imagemill.check import check
 from imagemill.errors import SourceError, UnknownNameError
 from imagemill.params import read_params, read_yaml
-from imagemill.recipes import PLACEHOLDER, place_recipe, recipe_names
+from imagemill.recipes import AUTOMATIC, PLACEHOLDER, TRANSFER, place_recipe, recipe_names
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = recipe_names(REPOSITORY)
@@ -26,6 +28,7 @@ def root(tmp_path: Path) -> Path:
 def test_the_recipes_of_the_readme_exist() -> None:
     """Built-in digits, two known archives, and a folder of one's own."""
     assert {"digits", "mnist", "cifar10", "folder"} <= set(NAMES)
+    assert {AUTOMATIC, TRANSFER} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,6 +56,68 @@ def test_a_recipe_says_its_command_first(name: str) -> None:
     first = (REPOSITORY / f"recipes/{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# ")
     assert f"RECIPE={name}" in first or (name == "digits" and "make run" in first)
+
+
+def fill(folder: Path, count: int, size: tuple[int, int], mode: str) -> None:
+    """Images in two classes, in a split of their own for training, and one that is no image."""
+    for number in range(count):
+        file = folder / "train" / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, number % 200).save(file)
+    (folder / "train/class0/broken.png").write_bytes(b"no image")
+    (folder / "test/class0").mkdir(parents=True)
+    Image.new(mode, (500, 500)).save(folder / "test/class0/0.png")
+
+
+def test_small_grey_pictures_are_learned_as_they_are(root: Path) -> None:
+    """Their own size, no mirrored signs, more epochs for few; a broken one is no matter."""
+    fill(root / "my images", 40, (30, 28), "L")
+    told = place_recipe(root, "folder", "my images", stamp=STAMP)
+    assert told[0] == "the source has 41 grey images of about 28 px"
+    assert told[1] == "chosen for it: input_size 28, epochs 30, batch_size 16, flip 0"
+    params = read_params(root)
+    assert (params.train.input_size, params.train.epochs, params.train.batch_size) == (28, 30, 16)
+    flips = [entry for entry in params.augment.online if entry.operation == "flip_horizontal"]
+    assert [flip.probability for flip in flips] == [0]
+    check(root, params)
+
+
+def test_photographs_start_from_weights_learned_on_photographs(root: Path) -> None:
+    """Where the package with the weights is installed, as it is for development."""
+    fill(root / "my images", 6, (120, 200), "RGB")
+    told = place_recipe(root, "folder", "my images", stamp=STAMP)
+    assert told[-1] == "params.yaml is now the recipe folder-transfer with the source my images"
+    params = read_params(root)
+    assert (params.train.model, params.train.epochs) == ("efficientnet_lite0", 12)
+    check(root, params)
+
+
+def test_without_the_package_photographs_are_learned_from_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe stays the one that was asked for, and the better way is named."""
+    monkeypatch.setattr(choices, "has_lite_weights", lambda: False)
+    fill(root / "my images", 6, (120, 200), "RGB")
+    told = place_recipe(root, "folder", "my images", stamp=STAMP)
+    assert told[1] == "photographs gain by RECIPE=folder-transfer: pip install 'imagemill[lite]'"
+    assert (read_params(root).train.model, read_params(root).train.input_size) == ("fast_cifar", 64)
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "batch"), [(3068, 15, 64), (6000, 8, 128), (60000, 3, 256)]
+)
+def test_more_images_need_fewer_epochs(images: int, epochs: int, batch: int) -> None:
+    """About as many are shown in all; a step takes more where there are enough for many steps."""
+    values = choices.chosen_for(choices.Survey(images=images, side=64, grey=False))
+    assert (values["epochs"], values["batch_size"]) == (epochs, batch)
+
+
+def test_choices_are_made_again_without_a_copy(root: Path) -> None:
+    """The same text put in place twice is nobody's loss."""
+    fill(root / "my images", 6, (40, 40), "RGB")
+    place_recipe(root, "folder", "my images", stamp=STAMP)
+    place_recipe(root, "folder", "my images", stamp=STAMP)
+    assert sorted(path.name for path in root.glob("params.yaml*")) == ["params.yaml"]
 
 
 def test_shipped_params_are_the_digits_recipe() -> None:

@@ -10,6 +10,7 @@ from imagemill.errors import ParamsError, SourceError, UnknownNameError
 from imagemill.params import PARAMS_FILE, parse_params, read_yaml
 
 FOLDER = Path("recipes")
+AUTOMATIC, TRANSFER = "folder", "folder-transfer"  # the first may be put in place as the second
 PLACEHOLDER = "DATA"  # a recipe whose source is this word needs one given
 
 _SOURCE_LINE = re.compile(
@@ -41,22 +42,46 @@ def place_recipe(root: Path, name: str, data: str | None, *, stamp: str) -> list
         ParamsError: the recipe itself is damaged.
         DiskError: params.yaml cannot be written.
     """
-    text = _with_source(_read_recipe(root, name), name, _checked_source(root, name, data))
+    source = _checked_source(root, name, data)
+    name, text, told = _chosen(root, name, _read_recipe(root, name), source)
+    text = _with_source(text, name, source)
     target = root / PARAMS_FILE
-    told = []
-    if target.exists() and not _is_placed_recipe(root, target):
+    if target.exists() and not _is_placed_recipe(root, target) and not _says(target, text):
         saved = target.with_name(f"{PARAMS_FILE}.{stamp}")
         records.write_bytes(saved, target.read_bytes())
         told.append(f"your {PARAMS_FILE} was saved as {saved.name}")
     records.write_bytes(target, text.encode())
-    source = read_yaml(target)["ingest"]["source"]
-    told.append(f"{PARAMS_FILE} is now the recipe {name} with the source {source}")
+    placed = read_yaml(target)["ingest"]["source"]
+    told.append(f"{PARAMS_FILE} is now the recipe {name} with the source {placed}")
     return told
 
 
 def recipe_names(root: Path) -> list[str]:
     """Names of the recipes there are."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+
+
+def _chosen(root: Path, name: str, text: str, source: str | None) -> tuple[str, str, list[str]]:
+    """The recipe that is put in place, its text with what it leaves to be chosen, and why."""
+    from imagemill import choices
+
+    seen = choices.survey(root, source) if source and choices.has_choices(text) else None
+    if seen is None:
+        return name, text, []
+    told = [f"the source has {seen}"]
+    if name == AUTOMATIC and seen.photographs:
+        if choices.has_lite_weights():
+            name, text = TRANSFER, _read_recipe(root, TRANSFER)
+        else:
+            told.append(f"photographs gain by RECIPE={TRANSFER}: pip install 'imagemill[lite]'")
+    choose = choices.chosen_for_transfer if name == TRANSFER else choices.chosen_for
+    values = choose(seen)
+    told.append("chosen for it: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+    return name, choices.filled(text, values), told
+
+
+def _says(target: Path, text: str) -> bool:
+    return target.read_bytes() == text.encode()
 
 
 def _read_recipe(root: Path, name: str) -> str:

@@ -128,7 +128,7 @@ def _groups(model: nn.Module, train: TrainParams) -> list[dict[str, Any]]:
     learned = _learned(model)
     if train.norm_weight_decay is None:
         return [{"params": learned}]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in learned if parameter.ndim > 1]},
         {
             "params": [parameter for parameter in learned if parameter.ndim <= 1],
