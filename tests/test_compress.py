@@ -17,6 +17,7 @@ from trained_project import CHAINS, Recorder, small_params
 from imagemill.compress import METHODS, compress
 from imagemill.compress.bench import Bench, spread
 from imagemill.compress.prune import remove_channels
+from imagemill.decoding import has_compiled_part
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
 from imagemill.models import build_model, count_parameters, fit_to_shapes, load_model
 from imagemill.params import StepParams
@@ -303,6 +304,7 @@ def test_a_pruned_net_can_be_quantized(root: Path) -> None:
     assert card.num_parameters < count_parameters(base) / 2
 
 
+@pytest.mark.skipif(not has_compiled_part(), reason="torch resizes without the compiled part")
 def test_quantizing_the_base_needs_no_torch(root: Path) -> None:
     """The base's own graph is used: a process for it starts in a third of the time."""
     code = (

@@ -8,7 +8,7 @@ from encoded_images import in_pure_python
 from made_shards import make_shards, picture
 
 from imagemill.augment import RandomResizedCrop
-from imagemill.decoding import RESIZES, decode_image, encode_png
+from imagemill.decoding import RESIZES, decode_image, encode_png, has_compiled_part
 from imagemill.errors import IntegrityError, TrainingError
 from imagemill.loading import Ledger, SplitImages, epoch_order, open_split, rank_slice, to_input
 from imagemill.loading.order import global_batch, num_steps
@@ -173,7 +173,10 @@ def test_a_random_box_is_cut_out_and_resized(cropping: SplitImages) -> None:
     box = picture(number, 40)[top : top + height, left : left + width]
     expected = np.empty((16, 16, 1), np.uint8)
     RESIZES["antialias"](box, expected)
-    assert np.array_equal(cropping.take(np.array([0]), epoch=2)[0], expected)
+    taken = cropping.take(np.array([0]), epoch=2)[0]
+    # Without the compiled part torch resizes, which rounds otherwise than Pillow.
+    allowed = 0 if has_compiled_part() else 1
+    assert np.abs(taken.astype(int) - expected).max() <= allowed
 
 
 def test_random_boxes_are_not_cached(cropping: SplitImages) -> None:
