@@ -160,6 +160,7 @@ class Cache:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")
         database.execute("PRAGMA cache_size = -16000")
+        database.execute("PRAGMA mmap_size = 1073741824")
         return database
 
 

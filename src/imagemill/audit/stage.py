@@ -34,6 +34,7 @@ from imagemill.audit.tables import finding_rows, kept_rows
 from imagemill.audit.tally import Tally
 from imagemill.audit.verdicts import Actions, judge
 from imagemill.audit.whole import judge_whole
+from imagemill.collector import collecting_seldom
 from imagemill.params import AuditParams
 from imagemill.parquet import RowWriter, writing
 from imagemill.records import (
@@ -60,6 +61,7 @@ LIST = "quarantine.csv"
 _SHOWN_OF_EACH_CHECK = 8
 
 
+@collecting_seldom()
 def audit(
     root: Path,
     params: AuditParams,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imagemill.collector import collecting_seldom
 from imagemill.errors import SourceError
 from imagemill.ingest.keys import ROW_SCHEMA, KeyHashes, with_unique_keys
 from imagemill.ingest.review import Reviews
@@ -20,6 +21,7 @@ from imagemill.sources import RawImage, RawReader, key_and_extension, kind_of, o
 _CHUNK_IMAGES = 2048
 
 
+@collecting_seldom()
 def ingest(
     root: Path, params: IngestParams, *, log: Callable[[str], None], rehash: bool = False
 ) -> None:

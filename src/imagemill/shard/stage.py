@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imagemill.collector import collecting_seldom
 from imagemill.errors import DiskError
 from imagemill.ingest import SUMMARY, IngestSummary
 from imagemill.params import ShardParams
@@ -52,6 +53,7 @@ from imagemill.shard.workers import worthwhile_workers, write_all
 from imagemill.tasks.classification import extended_classes
 
 
+@collecting_seldom()
 def shard(
     root: Path,
     params: ShardParams,

@@ -10,6 +10,9 @@ IMAGE_EXTENSIONS = frozenset(
     "avif bmp gif jp2 jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()  # noqa: SIM905
 )
 
+_USUAL = (".jpg", ".png", ".jpeg", ".JPG")  # told first: this is asked of every file
+HIDDEN = (".", "__MACOSX")  # how names begin that are none of the user's own making
+
 _KEY_SAFE = re.compile(r"[A-Za-z0-9_/-]*")
 # What nearly all paths look like: one dot, and nothing to be encoded.
 _SAFE_PATH = re.compile(r"/*([A-Za-z0-9_-][A-Za-z0-9_/-]*(?<!/))\.([A-Za-z0-9_-]*)")
@@ -95,6 +98,8 @@ def counted(entries: Iterator[Entry]) -> Volume:
 
 def is_image_name(path: str) -> bool:
     """Whether the extension is that of an image."""
+    if path.endswith(_USUAL):
+        return True
     _, dot, extension = path.rpartition(".")
     return bool(dot) and extension.lower() in IMAGE_EXTENSIONS
 
@@ -106,7 +111,7 @@ def is_own_file(uri: str, offset: int) -> bool:
 
 def is_hidden(path: str) -> bool:
     """Whether a file or one of its folders is none of the user's own making (.git, ._x.jpg)."""
-    return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
+    return path.startswith(HIDDEN) or "/." in path or "/__MACOSX" in path
 
 
 def checked_name(name: str, *, where: str) -> str:

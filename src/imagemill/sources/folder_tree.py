@@ -3,11 +3,12 @@
 import os
 import stat
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from imagemill.errors import SourceError
-from imagemill.sources.entries import Entry, FileStat, Volume, counted, is_hidden, is_image_name
+from imagemill.sources.entries import HIDDEN, Entry, FileStat, Volume, counted, is_image_name
 from imagemill.sources.files import file_on_disk
 from imagemill.stamps import stamp_of
 
@@ -22,7 +23,7 @@ class FolderTree:
 
     def entries(self) -> Iterator[Entry]:
         """Everything that is not hidden."""
-        return (entry for entry, _ in _walk(str(self._path), "", (), in_order=False))
+        return map(itemgetter(0), _walk(str(self._path), "", (), in_order=False))
 
     def outline(self) -> Iterator[Entry]:
         """Everything that is not hidden without its sizes; of a folder's images one is enough."""
@@ -98,12 +99,12 @@ def _walk(
     for item in _items(folder, in_order=in_order):
         path = prefix + item.name
         status = _status(item)
-        if not stat.S_ISDIR(status.st_mode):
-            kind: Literal["file", "other"] = "file" if stat.S_ISREG(status.st_mode) else "other"
-            yield Entry(path, kind, 0, status.st_size, stamp_of(status)), status.st_mtime_ns
-            continue
-        identity = (status.st_dev, status.st_ino)
-        if identity not in parents:
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            yield Entry(path, "file", 0, status.st_size, stamp_of(status)), status.st_mtime_ns
+        elif kind != stat.S_IFDIR:
+            yield Entry(path, "other", 0, status.st_size, stamp_of(status)), status.st_mtime_ns
+        elif (identity := (status.st_dev, status.st_ino)) not in parents:
             # Not the folder's own mtime: every file in it has one.
             yield Entry(path, "folder", 0, 0), 0
             yield from _walk(item.path, f"{path}/", (*parents, identity), in_order=in_order)
@@ -114,7 +115,7 @@ def _items(folder: str, *, in_order: bool) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             for item in sorted(found, key=lambda item: item.name) if in_order else found:
-                if not is_hidden(item.name):
+                if not item.name.startswith(HIDDEN):
                     yield item
     except OSError as error:
         raise SourceError(f"cannot read folder {folder}: {error.strerror}") from None

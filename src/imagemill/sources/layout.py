@@ -44,15 +44,17 @@ def labelled(tree: Tree) -> Iterator[RawImage]:
     """
     layout = _understood(tree.outline(), tree.uri)
     last, split, target = "", None, None
+    skipped, uri_of = len(layout.top), tree.uri_of
     for entry in tree.entries():
-        if entry.kind == "file" and is_image_name(entry.path):
-            path = entry.path[len(layout.top) :]
-            folder = path.rpartition("/")[0]
-            if folder != last:
-                last, (split, target) = folder, _placed(folder, layout)
-            _, _, offset, size_bytes, stamp = entry
-            uri = tree.uri_of(entry)
-            yield RawImage(path, uri, offset, size_bytes, target, None, split, None, stamp)
+        path, kind, offset, size_bytes, stamp = entry
+        if kind != "file" or not is_image_name(path):
+            continue
+        path = path[skipped:]
+        folder = path.rpartition("/")[0]
+        if folder != last:
+            last, (split, target) = folder, _placed(folder, layout)
+        uri = uri_of(entry)
+        yield RawImage(path, uri, offset, size_bytes, target, None, split, None, stamp)
 
 
 def _placed(folder: str, layout: Layout) -> tuple[str | None, str | None]:

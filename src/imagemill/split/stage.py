@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from imagemill.collector import collecting_seldom
 from imagemill.errors import IntegrityError
 from imagemill.params import SplitParams
 from imagemill.parquet import writing
@@ -60,6 +61,7 @@ class SplitSummary(Record):
     dropped: dict[str, int]  # check -> images
 
 
+@collecting_seldom()
 def split(root: Path, params: SplitParams, *, log: Callable[[str], None]) -> None:
     """Assign every kept image to train, val, test or unlabelled.
 
