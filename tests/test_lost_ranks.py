@@ -280,6 +280,25 @@ def test_whoever_is_asked_to_end_a_checkpoint_is_written(asked: str, tmp_path: P
     assert newest_checkpoint(job.folder / "checkpoints") is not None
 
 
+def test_a_killed_stage_takes_its_training_along(tmp_path: Path) -> None:
+    """kill -9 of the stage: nothing trains on in a folder that the next run will take up."""
+    make_shards(tmp_path)
+    job = prepare(tmp_path, params_of("ddp", processes=2, epochs=4000))
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _LAUNCHER, str(job.folder / "job.json")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout is not None
+    while int(launcher.stdout.readline()) == 0:
+        pass
+    below = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(below) >= 3  # the agent and two ranks
+    launcher.kill()
+    launcher.communicate(timeout=60)
+    assert psutil.wait_procs(below, timeout=10)[1] == []
+
+
 # Several machines ----------------------------------------------------------------------------
 
 

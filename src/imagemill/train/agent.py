@@ -34,6 +34,12 @@ def agent_command(job: Job, processes: int) -> list[str]:
     ]
 
 
+def _below_this_process(command: list[str]) -> list[str]:
+    """The same, to end with this process however it ends; its workers end with the agent."""
+    python, _, *module = command
+    return [python, "-m", "imagemill.train.below", str(os.getpid()), *module]
+
+
 def _meeting(job: Job, nodes: NodesParams) -> list[str]:
     return [
         *("--nnodes", f"{nodes.minimum}:{nodes.maximum}"),
@@ -50,7 +56,7 @@ def agent(job: Job, processes: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = {"OMP_NUM_THREADS": str(job.train.threads), **_FRESH_STORE}
     with (job.folder / LOG).open("ab") as log:
         group = subprocess.Popen(
-            agent_command(job, processes),
+            _below_this_process(agent_command(job, processes)),
             cwd=job.root,
             env=os.environ | environment,
             stdout=log,
