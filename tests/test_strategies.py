@@ -21,6 +21,7 @@ from strategy_runs import STRATEGIES, Ended, Run, run, run_each, settings
 from torch import Tensor, nn
 
 from imagemill.models import build_model
+from imagemill.models.layers import BranchNorm
 from imagemill.records import Architecture
 from imagemill.train.norms import desynchronise, synchronise
 from imagemill.train.ranks import Ranks
@@ -199,6 +200,20 @@ def test_norms_over_ranks_are_those_of_the_batch(empty: bool, tmp_path: Path) ->
         assert torch.allclose(rank["running_mean"], whole.running_mean, rtol=1e-5)
     if empty:
         assert float(second["in"].abs().max()) == 0  # it moved nothing
+
+
+def test_norms_that_do_more_go_on_doing_it() -> None:
+    """The norm of a residual branch is synchronised and still skips images."""
+    torch.manual_seed(0)
+    norm, images = BranchNorm(3, skipped=0.5), torch.randn(16, 3, 4, 4)
+    (synchronised,) = synchronise(norm)
+    outputs = norm(images)
+    skipped = (outputs == 0).all((1, 2, 3))
+    assert 0 < int(skipped.sum()) < 16
+    whole = nn.BatchNorm2d(3)(images)
+    assert torch.allclose(outputs[~skipped], 2 * whole[~skipped], atol=1e-5)
+    desynchronise([synchronised])
+    assert type(norm) is BranchNorm
 
 
 # The asynchronous server ---------------------------------------------------------------------

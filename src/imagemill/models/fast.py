@@ -40,30 +40,11 @@ class FastMnist(nn.Module):
         return logits
 
 
-class _Shift(nn.BatchNorm2d):
-    """Batch norm that learns no scale, only a shift.
-
-    The shift is kept divided by a gain: so it moves gain^2 times as far at the same rate, which
-    is what the source's rates of biases come to (they are for sums of losses, ours for means).
-    """
-
-    GAIN = 500**0.5
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.weight.requires_grad_(False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias * self.GAIN,
-            self.training,
-            self.momentum or 0.0,
-            self.eps,
-        )
+def _shifting_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm that learns a shift alone; Muon lets such shifts learn faster than all else."""
+    norm = nn.BatchNorm2d(channels)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class _Block(nn.Module):
@@ -72,9 +53,9 @@ class _Block(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.convolution1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.norm1 = _Shift(channels_out)
+        self.norm1 = _shifting_norm(channels_out)
         self.convolution2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = _Shift(channels_out)
+        self.norm2 = _shifting_norm(channels_out)
         for convolution in (self.convolution1, self.convolution2):
             # The first filters pass their input on: the net starts as a wide average.
             nn.init.dirac_(convolution.weight[: convolution.in_channels])

@@ -18,28 +18,20 @@ from torch import Tensor, nn
 from imagemill.augment import Policy, compile_policy
 from imagemill.errors import TrainingError
 from imagemill.loading import Ledger, SplitImages
-from imagemill.loading.ledger import Account, Counts
 from imagemill.loading.loader import Batch, Loader, plan_of
 from imagemill.loading.plan import Share
 from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
-from imagemill.train.checkpoint import (
-    Position,
-    begin_checkpoint,
-    checkpoint_of,
-    finish_checkpoint,
-    newest_checkpoint,
-)
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed
+from imagemill.train.keeping import Keeper
 from imagemill.train.losses import Targets, Teacher
 from imagemill.train.machine import Machine, choose_machine
 from imagemill.train.progress import FitResult, Progress, Tally
 from imagemill.train.ranks import ALONE, Ranks
 from imagemill.train.schedules import rate_share
-from imagemill.train.state import restore_state, state_tensors
 from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
@@ -167,9 +159,16 @@ class _Run:
         if plan.transfer is not None:
             self.thawing = Thawing(self.model, plan.transfer, self.total_steps)
             self.thawing.share_rates(self.stepper.optimizer)
-        self.ledger = Ledger(images.hashes_N, images.keys) if images.loading.ledger else None
-        self.accounts: list[Account] = []
-        self.best = Best(plan.train.early_stopping)
+        self.keeper = Keeper(
+            self.model,
+            self.stepper,
+            self.ema,
+            strategy=strategy,
+            plan=self.steps,
+            ledger=Ledger(images.hashes_N, images.keys) if images.loading.ledger else None,
+            best=Best(plan.train.early_stopping),
+            keep=plan.train.keep_checkpoints,
+        )
         self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
         self.beat: Callable[[int], None] = lambda _: None
 
@@ -181,7 +180,8 @@ class _Run:
         request: StopRequest,
         wanted: Wanted | None,
     ) -> FitResult:
-        first, cpu_before = self._resumed(checkpoints)
+        keeper = self.keeper
+        first, cpu_before = keeper.resume(checkpoints) if checkpoints else (0, 0.0)
         watch = self.watch = Watch(wanted, self.model, self.machine, self.ranks, first=first)
         cpu_start = time.process_time()
         tally = Tally(first, self.total_steps, self.steps.steps_per_epoch)
@@ -195,9 +195,9 @@ class _Run:
             tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
-                account = self._settled() if ends_epoch else None
+                account = keeper.settle_epoch() if ends_epoch else None
                 top1 = self._judged(judge) if ends_epoch and judge else None
-                is_best = top1 is not None and self.best.take(top1, done)
+                is_best = top1 is not None and keeper.best.take(top1, done)
                 told = tally.take(
                     done,
                     rate,
@@ -211,10 +211,11 @@ class _Run:
                     report(told)
             decision = agreement.after(done)
             if checkpoints and (decision.save or is_best):
-                self._save(checkpoints, done, cpu_before + time.process_time() - cpu_start)
+                keeper.save(checkpoints, done, cpu_before + time.process_time() - cpu_start)
+                self.beat(done)
             if decision.stop and done < self.total_steps:
                 raise StoppedError(done, self.total_steps)
-            if self.best.is_over:
+            if keeper.best.is_over:
                 break
         cpu_seconds = cpu_before + time.process_time() - cpu_start
         best_epoch = self._finish(checkpoints)
@@ -226,7 +227,7 @@ class _Run:
             first,
             tally.wait_share,
             best_epoch,
-            self.accounts,
+            keeper.accounts,
             energy_joules=None if first else watch.energy_joules,
         )
 
@@ -247,8 +248,8 @@ class _Run:
     ) -> tuple[float, float]:
         """One optimiser step; returns sums of losses and hits over this rank's samples."""
         step = batch.step
-        if self.ledger is not None:
-            self.ledger.consume(step.own())
+        if self.keeper.ledger is not None:
+            self.keeper.ledger.consume(step.own())
         if self.thawing is not None:
             self.thawing.before(step.number)
         images_BCHW, targets = self._fed(batch)
@@ -328,75 +329,13 @@ class _Run:
         loss, hits, number = self.ranks.summed(sums).tolist()
         return loss / max(number, 1), hits / max(number, 1)
 
-    def _settled(self) -> Account | None:
-        """The account of the epoch that just ended."""
-        if self.ledger is None:
-            return None
-        self.accounts.append(self.ledger.close(self._counts()))
-        return self.accounts[-1]
-
-    def _counts(self) -> Counts:
-        """The ledger's counts over all ranks; empty where none is kept."""
-        if self.ledger is None:
-            return np.zeros(0, dtype=np.int32)
-        counts = torch.from_numpy(self.ledger.counts.copy()).to(self.machine.device)
-        total: Counts = self.ranks.summed(counts).cpu().numpy()
-        return total
-
-    def _save(self, checkpoints: Path, step: int, cpu_seconds: float) -> None:
-        self.strategy.settle(self.model, self.ema)
-        counts_N = self._counts()
-        position = Position(
-            step=step,
-            elapsed_cpu_seconds=cpu_seconds,
-            accounts=tuple(self.accounts),
-            consumed=self.ledger.digest_of(counts_N) if self.ledger else None,
-            best_step=self.best.step,
-            best_top1=self.best.top1,
-        )
-        temporary = begin_checkpoint(checkpoints, step, makes=self.ranks.reports)
-        self.ranks.meet()  # nobody writes before the folder is there
-        tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N)}
-        self.strategy.write(temporary, tensors)
-        self.ranks.meet()  # nor is it given its name before all have written
-        if self.ranks.reports:
-            finish_checkpoint(checkpoints, position, keep=self.train.keep_checkpoints)
-        self.beat(step)
-
-    def _resumed(self, checkpoints: Path | None) -> tuple[int, float]:
-        """First step to take and CPU seconds spent before."""
-        found = newest_checkpoint(checkpoints) if checkpoints else None
-        if found is None:
-            return 0, 0.0
-        folder, position = found
-        counts_N: Counts = self._restore(folder)["ledger"].numpy().copy()
-        self.accounts = list(position.accounts)
-        if position.best_step is not None:
-            stale = (position.step - position.best_step) // self.steps.steps_per_epoch
-            self.best.resume(position.best_top1, position.best_step, stale)
-        if self.ledger is not None:
-            before_C = self.steps.consumed(position.step)
-            self.ledger.resume(counts_N, before_C, keep=self.ranks.rank == 0)
-        return position.step, position.elapsed_cpu_seconds
-
-    def _restore(self, folder: Path) -> dict[str, Tensor]:
-        like = {**self._tensors(), "ledger": torch.zeros(len(self.images), dtype=torch.int32)}
-        tensors = self.strategy.read(folder, like)
-        restore_state(tensors, self.model, self.stepper.optimizer, self.ema, self.stepper.scaler)
-        return tensors
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return state_tensors(self.model, self.stepper.optimizer, self.ema, self.stepper.scaler)
-
     def _finish(self, checkpoints: Path | None) -> int | None:
         """Leave the weights to keep in the model; returns the epoch they are of if it is no more
         than one of those taken."""
         self.strategy.settle(self.model, self.ema)
-        best = self.best.step
-        if self.train.early_stopping and checkpoints and best is not None:
-            folder = checkpoint_of(checkpoints, best)
-            if folder is not None:
-                self._restore(folder)
+        best = self.keeper.best.step
+        if self.train.early_stopping and checkpoints:
+            self.keeper.restore_best(checkpoints)
         if self.ema is not None:
             self.ema.put_into(self.model)
         self.strategy.give_back(self.model, self.given)

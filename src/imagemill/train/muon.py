@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 # Rates of the other parameters relative to the filters', and their momentum (as in the source).
 MATRIX_SHARE = 0.0852
 VECTOR_SHARE = 0.22
+# Of shifts of norms that learn no scale: the source's rate is for sums of losses over 500 images.
+SHIFT_SHARE = 500 * VECTOR_SHARE
 OTHERS_MOMENTUM = 0.85
 
 
@@ -28,6 +30,7 @@ class Muon(Optimizer):
         filters: Sequence[nn.Parameter],
         matrices: Sequence[nn.Parameter],
         vectors: Sequence[nn.Parameter],
+        shifts: Sequence[nn.Parameter],
         *,
         momentum: float,
         weight_decay: float,
@@ -37,6 +40,7 @@ class Muon(Optimizer):
             {"params": list(filters), "lr": 1.0, "orthogonal": True, "momentum": momentum},
             {"params": list(matrices), "lr": MATRIX_SHARE, **others},
             {"params": list(vectors), "lr": VECTOR_SHARE, **others},
+            {"params": list(shifts), "lr": SHIFT_SHARE, **others},
         ]
         super().__init__(
             [group for group in groups if group["params"]], {"weight_decay": weight_decay}

@@ -54,11 +54,14 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise(model: nn.Module) -> list[GlobalBatchNorm]:
-    """Turn every BatchNorm2d of a model into a GlobalBatchNorm, in place; returns them."""
+    """Turn every BatchNorm2d of a model into a GlobalBatchNorm, in place; returns them.
+
+    A norm that does more (skip a branch) goes on doing it, around what it inherits.
+    """
     norms: list[GlobalBatchNorm] = []
     for layer in model.modules():
-        if type(layer) is nn.BatchNorm2d and layer.track_running_stats:
-            layer.__class__ = GlobalBatchNorm
+        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
+            layer.__class__ = _global(type(layer))
             assert isinstance(layer, GlobalBatchNorm)
             layer.counted = True
             norms.append(layer)
@@ -69,7 +72,14 @@ def desynchronise(norms: list[GlobalBatchNorm]) -> None:
     """Turn them back."""
     for layer in norms:
         del layer.counted
-        layer.__class__ = nn.BatchNorm2d  # type: ignore[assignment]  # it was one
+        layer.__class__ = type(layer).__bases__[0]
+
+
+def _global(norm: type[nn.BatchNorm2d]) -> type[GlobalBatchNorm]:
+    """The same kind of norm over the global batch; its first base is what it was."""
+    if norm is nn.BatchNorm2d:
+        return GlobalBatchNorm
+    return type(f"Global{norm.__name__}", (norm, GlobalBatchNorm), {})
 
 
 class _Summed(torch.autograd.Function):
