@@ -193,7 +193,9 @@ def test_live_training_run_is_found(registered: Project) -> None:
 
 def test_first_champion_and_challenger(registered: Project) -> None:
     """int8 ties with base on val and is faster; distilled is better and rejected."""
-    assert registered.client.get_registered_model(NAME).aliases == {"champion": 4, "challenger": 1}
+    assert registered.client.get_registered_model(NAME).aliases == {
+        "champion": 4, "challenger": 1, "fastest-within-1pt": 4, "smallest-within-1pt": 4
+    }  # fmt: skip
 
 
 def test_record_of_the_registration(registered: Project) -> None:
@@ -204,7 +206,7 @@ def test_record_of_the_registration(registered: Project) -> None:
         ["challenger"],
         [],
         [],
-        ["champion"],
+        ["champion", "fastest-within-1pt", "smallest-within-1pt"],
     ]
     assert registration.tracking_uri == "sqlite:///mlflow.db"
 
@@ -269,7 +271,9 @@ def test_one_changed_variant_adds_one_version(project: Project) -> None:
         "base": 1, "pruned": 5, "distilled": 3, "int8": 4
     }  # fmt: skip
     assert len(project.runs("content")) == 1
-    assert project.client.get_registered_model(NAME).aliases == {"champion": 4, "challenger": 5}
+    assert project.client.get_registered_model(NAME).aliases == {
+        "champion": 4, "challenger": 5, "fastest-within-1pt": 5, "smallest-within-1pt": 4
+    }  # fmt: skip
 
 
 def test_new_figures_make_no_version(project: Project) -> None:
@@ -448,7 +452,10 @@ def test_flow_shows_versions_and_comparison(
     watched = Watched()
     register_flow(project.root, project.params, watched)
     assert [row["variant"] for row in watched.rows] == VARIANTS
-    assert [row["aliases"] for row in watched.rows] == ["challenger", "", "", "champion"]
+    assert [row["aliases"] for row in watched.rows] == [
+        *("challenger", "", ""),
+        "champion, fastest-within-1pt, smallest-within-1pt",
+    ]
     assert watched.links["mlflow-comparison"].startswith("http://127.0.0.1:5000/#/compare-model-")
     assert project.version_tags(1)["prefect_flow_run"] == "the-repro-run"
 

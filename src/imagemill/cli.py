@@ -107,6 +107,42 @@ def _predict(root: Path, chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _promote(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.tracking import preview, promote
+
+    params = read_params(root)
+    if chosen.dry_run:
+        decision = preview(root, params, chosen.version)
+        print(*decision.reasons, sep="\n")
+        return 0 if decision.promoted else 2
+    decision, move = promote(
+        root, params, chosen.version, by=_user(chosen), at=_now(), why=chosen.why
+    )
+    print(*decision.reasons, move, sep="\n")
+    return 0 if decision.promoted else 2
+
+
+def _rollback(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.tracking import roll_back
+
+    print(roll_back(root, read_params(root), by=_user(chosen), at=_now(), why=chosen.why))
+    return 0
+
+
+def _user(chosen: argparse.Namespace) -> str:
+    if chosen.by:
+        return str(chosen.by)
+    import getpass
+
+    return getpass.getuser()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def _watch(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
@@ -215,6 +251,18 @@ def _add_run_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     _add(verbs, "table", _table, "show the variants of the last run")
+    promote = _add(verbs, "promote", _promote, "make a version champion if the policy lets it")
+    promote.add_argument(
+        "version",
+        nargs="?",
+        default="challenger",
+        help="number, alias or variant (default: challenger)",
+    )
+    promote.add_argument("--dry-run", action="store_true", help="say the decision, move nothing")
+    rollback = _add(verbs, "rollback", _rollback, "take back the last promotion")
+    for verb in (promote, rollback):
+        verb.add_argument("--by", metavar="NAME", help="who asks (default: the user's name here)")
+        verb.add_argument("--why", metavar="TEXT", help="a sentence for the history")
     predict = _add(verbs, "predict", _predict, "classify images with a registered model")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     predict.add_argument("--alias", default="champion", help="which version (default: champion)")

@@ -4,6 +4,7 @@ import os
 
 from imagemill.tracking.curves import Curves, open_curves
 from imagemill.tracking.prediction import predict
+from imagemill.tracking.promotion import preview, promote, roll_back
 from imagemill.tracking.registration import compare_link, register
 from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
@@ -30,5 +31,8 @@ __all__ = [
     "open_sweep",
     "predict",
     "prepare_store",
+    "preview",
+    "promote",
     "register",
+    "roll_back",
 ]

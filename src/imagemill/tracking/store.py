@@ -282,6 +282,28 @@ class Store:
         with self._asking():
             self._client.set_registered_model_alias(self._settings.model_name, alias, str(number))
 
+    def drop_alias(self, alias: str) -> None:
+        """Take an alias away from whichever version holds it."""
+        with self._asking():
+            self._client.delete_registered_model_alias(self._settings.model_name, alias)
+
+    def figures(self, version: Version) -> dict[str, float]:
+        """Every metric of a version's run as it was measured last."""
+        with self._asking():
+            metrics = self._client.get_run(version.run_id).data.metrics
+        return {str(name): float(value) for name, value in metrics.items()}
+
+    def model_tags(self) -> dict[str, str]:
+        """Tags of the registered model; none where there is no such model yet."""
+        with self._asking():
+            models = self._client.search_registered_models(f"name = '{self._settings.model_name}'")
+        return {str(key): str(value) for key, value in models[0].tags.items()} if models else {}
+
+    def tag_model(self, key: str, value: str) -> None:
+        """Set a tag of the registered model."""
+        with self._asking():
+            self._client.set_registered_model_tag(self._settings.model_name, key, value)
+
     def fetch(self, version: Version, into: Path) -> Path:
         """The files of a version in a local folder: where they are, or downloaded `into` one."""
         local = local_path(version.location)
