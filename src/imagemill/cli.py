@@ -131,6 +131,16 @@ def _rollback(root: Path, chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _trace(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.trace import as_json, trace
+    from imagemill.tracking import known_versions
+
+    found = trace(root, chosen.name, known_versions(root, read_params(root)))
+    print(json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(found.lines()))
+    return 0
+
+
 def _user(chosen: argparse.Namespace) -> str:
     if chosen.by:
         return str(chosen.by)
@@ -263,6 +273,9 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     for verb in (promote, rollback):
         verb.add_argument("--by", metavar="NAME", help="who asks (default: the user's name here)")
         verb.add_argument("--why", metavar="TEXT", help="a sentence for the history")
+    trace = _add(verbs, "trace", _trace, "from a raw file to the models that saw it, and back")
+    trace.add_argument("name", metavar="FILE|KEY|VERSION", help="also a shard, alias or variant")
+    trace.add_argument("--json", action="store_true", help="print one JSON document")
     predict = _add(verbs, "predict", _predict, "classify images with a registered model")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     predict.add_argument("--alias", default="champion", help="which version (default: champion)")

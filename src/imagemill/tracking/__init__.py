@@ -3,6 +3,7 @@
 import os
 
 from imagemill.tracking.curves import Curves, open_curves
+from imagemill.tracking.known import known_versions
 from imagemill.tracking.prediction import predict
 from imagemill.tracking.promotion import preview, promote, roll_back
 from imagemill.tracking.registration import compare_link, register
@@ -27,6 +28,7 @@ __all__ = [
     "SweepRuns",
     "compare_link",
     "is_missing_versions",
+    "known_versions",
     "open_curves",
     "open_sweep",
     "predict",
