@@ -99,12 +99,21 @@ def _verify(root: Path, chosen: argparse.Namespace) -> int:
 
 def _predict(root: Path, chosen: argparse.Namespace) -> int:
     from imagemill.params import read_params
-    from imagemill.tracking import predict
+    from imagemill.tracking import predict_stream
 
-    predictions = predict(root, read_params(root), chosen.images, chosen.alias)
-    for prediction in predictions:
-        print(json.dumps(prediction) if chosen.json else _in_words(prediction))
-    return 0
+    answers = predict_stream(
+        root, read_params(root), chosen.images, chosen.alias, stdin=sys.stdin.buffer
+    )
+    failures = 0
+    for answer in answers:
+        if "error" in answer:
+            failures += 1
+            _watch(f"imagemill: {answer['image']} {answer['error']}")
+        if chosen.json:
+            print(json.dumps(answer))
+        elif "error" not in answer:
+            print(_in_words(answer))
+    return 2 if failures else 0
 
 
 def _promote(root: Path, chosen: argparse.Namespace) -> int:
@@ -138,6 +147,18 @@ def _trace(root: Path, chosen: argparse.Namespace) -> int:
 
     found = trace(root, chosen.name, known_versions(root, read_params(root)))
     print(json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(found.lines()))
+    return 0
+
+
+def _compare(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.compare import compare, plot_metric
+    from imagemill.params import read_params
+
+    params = read_params(root)
+    shown = compare(root, params, chosen.versions)
+    print(shown.table, f"picture: {shown.picture}", f"MLflow:  {shown.link}", sep="\n")
+    if chosen.metric:
+        print(f"{chosen.metric}: {plot_metric(root, params, chosen.metric)}")
     return 0
 
 
@@ -276,8 +297,15 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     trace = _add(verbs, "trace", _trace, "from a raw file to the models that saw it, and back")
     trace.add_argument("name", metavar="FILE|KEY|VERSION", help="also a shard, alias or variant")
     trace.add_argument("--json", action="store_true", help="print one JSON document")
+    compare = _add(verbs, "compare", _compare, "registered versions side by side")
+    compare.add_argument(
+        "versions", nargs="*", metavar="VERSION", help="number, alias or variant (default: all)"
+    )
+    compare.add_argument("--metric", help="draw this metric over all versions, such as val_top1")
     predict = _add(verbs, "predict", _predict, "classify images with a registered model")
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="file, folder, shard, or - for standard input"
+    )
     predict.add_argument("--alias", default="champion", help="which version (default: champion)")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
 

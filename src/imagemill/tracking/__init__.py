@@ -3,10 +3,10 @@
 import os
 
 from imagemill.tracking.curves import Curves, open_curves
-from imagemill.tracking.known import known_versions
-from imagemill.tracking.prediction import predict
+from imagemill.tracking.known import Measured, known_versions, measured_versions
+from imagemill.tracking.prediction import predict, predict_stream
 from imagemill.tracking.promotion import preview, promote, roll_back
-from imagemill.tracking.registration import compare_link, register
+from imagemill.tracking.registration import compare_link, compare_url, register
 from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
 
@@ -25,13 +25,17 @@ for _name, _value in _SWITCHES.items():
 
 __all__ = [
     "Curves",
+    "Measured",
     "SweepRuns",
     "compare_link",
+    "compare_url",
     "is_missing_versions",
     "known_versions",
+    "measured_versions",
     "open_curves",
     "open_sweep",
     "predict",
+    "predict_stream",
     "prepare_store",
     "preview",
     "promote",

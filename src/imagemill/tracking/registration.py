@@ -259,10 +259,14 @@ def read_curves(path: Path) -> list[Point]:
     return points
 
 
-def compare_url(model_name: str, versions: Sequence[RegisteredVersion]) -> str:
-    """MLflow's comparison of these versions, relative to wherever its server answers."""
-    runs = {str(version.version): version.run_id for version in versions}
-    query = f"name={quote(json.dumps(model_name))}&runs={quote(json.dumps(runs))}"
+def compare_url(model_name: str, runs: Mapping[int, str]) -> str:
+    """MLflow's comparison of versions, relative to wherever its server answers.
+
+    Args:
+        model_name: Of the registered model.
+        runs: Version -> id of its run.
+    """
+    query = f"name={quote(json.dumps(model_name))}&runs={quote(json.dumps(dict(runs)))}"
     return f"#/compare-model-versions?{query}"
 
 
@@ -390,7 +394,9 @@ def _describe(
     return Registration(
         registered_model=params.register_.model_name,
         tracking_uri=without_password(params.register_.tracking_uri),
-        compare_url=compare_url(params.register_.model_name, entries),
+        compare_url=compare_url(
+            params.register_.model_name, {entry.version: entry.run_id for entry in entries}
+        ),
         champion=champion.tags["variant"],
         champion_version=champion.number,
         versions=entries,
