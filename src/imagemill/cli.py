@@ -162,6 +162,36 @@ def _compare(root: Path, chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _gc(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.gc import collect, free
+    from imagemill.params import read_params
+
+    params = read_params(root)
+    found = collect(root, params, now=time.time())
+    print(found)
+    if chosen.apply:
+        free(root, params, found)
+        print("freed")
+    elif found.entries:
+        print("nothing was removed; `imagemill gc --apply` does it")
+    return 0
+
+
+def _forget(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.forget import forget, plan_forgetting
+    from imagemill.params import read_params
+    from imagemill.tracking import known_versions
+
+    plan = plan_forgetting(root, chosen.key, known_versions(root, read_params(root)))
+    print(plan)
+    if not chosen.apply:
+        print("nothing was changed; `imagemill forget KEY --apply` does it, up to the shards")
+        return 0
+    forget(root, plan, by=_user(chosen), date=_now()[:10], say=_watch)
+    print("it is in no shard any more; `imagemill run` makes the rest anew, then `imagemill gc`")
+    return 0
+
+
 def _user(chosen: argparse.Namespace) -> str:
     if chosen.by:
         return str(chosen.by)
@@ -302,6 +332,12 @@ def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         "versions", nargs="*", metavar="VERSION", help="number, alias or variant (default: all)"
     )
     compare.add_argument("--metric", help="draw this metric over all versions, such as val_top1")
+    gc = _add(verbs, "gc", _gc, "say what nothing refers to any more, and free it if asked to")
+    gc.add_argument("--apply", action="store_true", help="remove what was listed")
+    forget = _add(verbs, "forget", _forget, "say what must be rebuilt if an image has to go")
+    forget.add_argument("key", metavar="KEY", help="its key, or its file")
+    forget.add_argument("--apply", action="store_true", help="take it out, up to the shards")
+    forget.add_argument("--by", metavar="NAME", help="who asks (default: the user's name here)")
     predict = _add(verbs, "predict", _predict, "classify images with a registered model")
     predict.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, folder, shard, or - for standard input"

@@ -9,6 +9,7 @@ from imagemill.tracking.promotion import preview, promote, roll_back
 from imagemill.tracking.registration import compare_link, compare_url, register
 from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
+from imagemill.tracking.waste import Waste, commits_of_aliases, drop_waste, find_waste
 
 # Read by mlflow while it is imported, which none of the above does.
 _SWITCHES = {
@@ -27,8 +28,12 @@ __all__ = [
     "Curves",
     "Measured",
     "SweepRuns",
+    "Waste",
+    "commits_of_aliases",
     "compare_link",
     "compare_url",
+    "drop_waste",
+    "find_waste",
     "is_missing_versions",
     "known_versions",
     "measured_versions",

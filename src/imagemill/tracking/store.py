@@ -7,9 +7,10 @@ before the calls that read them, so that several stores can be open in one proce
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 import numpy as np
@@ -26,6 +27,7 @@ from mlflow.entities import (
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.entities import PagedList
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,8 +40,10 @@ from imagemill.tracking.address import (
     resolve_uri,
     without_password,
 )
-from imagemill.tracking.entries import DataSet, Point, RunStatus, Version
+from imagemill.tracking.entries import DataSet, Point, RunStatus, Stored, Version
 from imagemill.tracking.opening import open_address
+
+T = TypeVar("T")
 
 LOADER = "imagemill.tracking.loader"
 
@@ -319,6 +323,63 @@ class Store:
                 )
             )
 
+    # What is there ---------------------------------------------------------------------------
+
+    def needed(self) -> tuple[set[str], set[str]]:
+        """Ids of the runs and of the logged models that any version refers to."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_model_versions(
+                    f"name = '{self._settings.model_name}'", page_token=token
+                )
+            )
+        runs = {str(version.run_id) for version in found}
+        return runs, {str(version.source).removeprefix("models:/") for version in found}
+
+    def stored_runs(self, kind: str) -> list[Stored]:
+        """Runs with this tag `kind` that are at an end, one way or another."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_runs(
+                    [self._experiment_id], " and ".join(_terms({"kind": kind})), page_token=token
+                )
+            )
+        return [
+            Stored(
+                id=run.info.run_id,
+                name=str(run.info.run_name),
+                parent=run.data.tags.get("mlflow.parentRunId"),
+                began_ms=int(run.info.start_time),
+                location=str(run.info.artifact_uri),
+            )
+            for run in found
+            if run.info.status != "RUNNING"
+        ]
+
+    def stored_models(self) -> list[Stored]:
+        """Logged models of the experiment."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_logged_models(
+                    [self._experiment_id], page_token=token
+                )
+            )
+        return [
+            Stored(
+                id=str(model.model_id),
+                name=str(model.name),
+                parent=model.source_run_id,
+                began_ms=int(model.creation_timestamp),
+                location=str(model.artifact_location),
+            )
+            for model in found
+        ]
+
+    def delete_model(self, model_id: str) -> None:
+        """Put a logged model into MLflow's bin."""
+        with self._asking():
+            self._client.delete_logged_model(model_id)
+
     # Inside ----------------------------------------------------------------------------------
 
     def _as_version(self, version: ModelVersion) -> Version:
@@ -374,6 +435,17 @@ class Store:
             raise ServiceError(
                 f"the MLflow store {self._shown} cannot be used: {first_line}"
             ) from error
+
+
+def _all_pages(page: Callable[[str | None], PagedList[T]]) -> list[T]:
+    found: list[T] = []
+    token: str | None = None
+    while True:
+        entries = page(token)
+        found += entries
+        token = entries.token or None
+        if token is None:
+            return found
 
 
 def _make_schema(file: Path) -> None:
