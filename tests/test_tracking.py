@@ -239,6 +239,46 @@ def test_pyfunc_refuses_another_shape(registered: Project) -> None:
         model.predict(np.zeros((2, 3, 8, 8), dtype=np.float32))
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.json"])
+def test_pyfunc_refuses_a_swapped_file(project: Project, name: str) -> None:
+    """MLflow itself, and so its server, opens no bytes but those that were registered."""
+    project.register()
+    mlflow.set_tracking_uri(project.uri)
+    folder = "models/*/artifacts/data"
+    (swapped,) = (project.root / "mlartifacts").glob(f"{folder}/int8/{name}")
+    (other,) = (project.root / "mlartifacts").glob(f"{folder}/base/{name}")
+    shutil.copy(other, swapped)
+    with pytest.raises(IntegrityError, match=r"not (what was registered|the file)"):
+        mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def test_pyfunc_refuses_a_consistent_swap(project: Project) -> None:
+    """Another model with its own model.json is refused too, by the digest in the registry."""
+    project.register()
+    mlflow.set_tracking_uri(project.uri)
+    (swapped,) = (project.root / "mlartifacts").glob("models/*/artifacts/data/int8")
+    shutil.copytree(project.root / "models/base", swapped, dirs_exist_ok=True)
+    with pytest.raises(IntegrityError, match="is not what was registered"):
+        mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def test_description_is_a_model_card(registered: Project) -> None:
+    """Use, data, metrics, limits and energy in markdown; what is unknown is said to be."""
+    text = registered.client.get_model_version(NAME, "4").description
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Handwritten digits: int8", "Intended use", "Data", "Metrics", "Limits", "Energy and cost"
+    ]  # fmt: skip
+    assert "top-1 on test 97.50% (95 % interval 95.00% to 99.00%), on val 98.00%" in text
+    assert "energy: not measured on this machine" in text
+
+
+def test_parent_version_is_named(registered: Project) -> None:
+    """A variant names the version it was made from; the base has none."""
+    assert registered.version_tags(4)["parent_version"] == "1"
+    assert "parent_version" not in registered.version_tags(1)
+
+
 def test_no_pickle_in_the_store(registered: Project) -> None:
     """Nothing that is stored is a pickle."""
     files = (registered.root / "mlartifacts").rglob("*")

@@ -22,6 +22,7 @@ from imagemill.tracking.address import without_password
 from imagemill.tracking.curves import CURVES, TRAINING, curve_points
 from imagemill.tracking.entries import DataSet, Point, Version
 from imagemill.tracking.lineage import dvc_lock_digest, git_revision
+from imagemill.tracking.model_card import model_card
 from imagemill.tracking.promotion import recover, specialists
 from imagemill.tracking.standings import standing_of
 
@@ -153,7 +154,7 @@ class _Job:
                 input_shape=card.input_shape,
                 num_classes=len(card.classes),
                 requirements=_requirements(card.runtime),
-                tags=content.identity,
+                tags={**content.identity, "card_sha256": content.card_sha256},
             )
             store.link_data(run_id, self._data, context="evaluation")
             store.log(run_id, params=_flat_params(self.params, card))
@@ -164,7 +165,7 @@ class _Job:
             run_id,
             model_id,
             {key: value for key, value in tags.items() if not key.startswith("mlflow.")},
-            description=content.evaluation.verdict_reason,
+            description=model_card(card, content.evaluation, self.params),
         )
 
     def _measure_again(self, content: Content, version: Version) -> None:
@@ -174,6 +175,8 @@ class _Job:
         self._log_figures(content, version.run_id, version.model_id, step=step)
         self.store.log(version.run_id, tags=tags)
         self.store.tag_version(version.number, tags)
+        text = model_card(content.card, content.evaluation, self.params)
+        self.store.describe_version(version.number, text)
 
     def _log_figures(self, content: Content, run_id: str, model_id: str, *, step: int) -> None:
         points = [

@@ -1,4 +1,5 @@
-"""The MLflow store of a project. The one file that imports mlflow: import it where it is needed.
+"""The MLflow store of a project. Beside what MLflow itself calls (`loader`) the one file that
+imports mlflow: import it where it is needed.
 
 MLflow keeps one tracking and one registry address per process; a `Store` sets both to its own
 before the calls that read them, so that several stores can be open in one process.
@@ -206,7 +207,7 @@ class Store:
             input_shape: (C, H, W) of its float32 input.
             num_classes: Columns of its float32 output.
             requirements: pip requirements of whoever loads it.
-            tags: Tags of the logged model.
+            tags: Tags of the logged model, also written into its MLmodel.
 
         Returns:
             The id of the logged model.
@@ -230,6 +231,7 @@ class Store:
                 loader_module=LOADER,
                 data_path=str(folder),
                 signature=signature,
+                metadata=dict(tags),
                 pip_requirements=list(requirements),
             )
         return str(model.model_id)
@@ -268,6 +270,11 @@ class Store:
                 self._client.set_model_version_tag(
                     self._settings.model_name, str(number), key, value
                 )
+
+    def describe_version(self, number: int, text: str) -> None:
+        """Replace the description (markdown) of a version."""
+        with self._asking():
+            self._client.update_model_version(self._settings.model_name, str(number), text)
 
     def aliases(self) -> dict[str, Version]:
         """Alias -> version, as far as the files of the version are still there."""
