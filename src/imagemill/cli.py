@@ -125,6 +125,9 @@ def _promote(root: Path, chosen: argparse.Namespace) -> int:
         decision = preview(root, params, chosen.version)
         print(*decision.reasons, sep="\n")
         return 0 if decision.promoted else 2
+    if params.promote.wait_for_person:
+        why = ["--why", chosen.why] if chosen.why else []
+        return _become(root, "pipelines.promote", chosen.version, "--by", _user(chosen), *why)
     decision, move = promote(
         root, params, chosen.version, by=_user(chosen), at=_now(), why=chosen.why
     )
