@@ -23,12 +23,25 @@ BEFORE = {"champion": 4, "challenger": 1, "fastest-within-1pt": 4, "smallest-wit
 BETTER: dict[str, Any] = {"val_top1": 0.998, "val_top1_ci95": [0.996, 1.0]}
 
 
-@pytest.fixture
-def project(tmp_path: Path, empty_store: Path) -> Registered:
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Registered:
     """A registry in which `pruned`, version 2, has become clearly better than the champion."""
-    project = Registered(tmp_path, empty_store)
+    project = Registered(tmp_path_factory.mktemp("promoted"), empty_store)
     project.measure("pruned", **BETTER)
+    assert project.aliases() == BEFORE
     return project
+
+
+@pytest.fixture
+def project(registry: Registered) -> Registered:
+    """The same before any promotion: what the test before this one moved is where it was."""
+    for alias, number in BEFORE.items():
+        registry.client.set_registered_model_alias(NAME, alias, str(number))
+    for tag in registry.client.get_registered_model(NAME).tags:
+        registry.client.delete_registered_model_tag(NAME, tag)
+    for name in ("promotion.json", "promotions.jsonl"):
+        (registry.root / "reports" / name).unlink(missing_ok=True)
+    return registry
 
 
 def promote(project: Registered, name: str = "pruned", **more: Any) -> tuple[Decision, Promotion]:
@@ -133,9 +146,13 @@ def test_history_survives_its_file(project: Registered) -> None:
 def test_swapped_model_is_not_promoted(project: Registered) -> None:
     """Bytes that are not those registered are refused before anything moves."""
     (file,) = (project.root / "mlartifacts").glob("models/*/artifacts/data/pruned/model.onnx")
+    registered = file.read_bytes()
     file.write_bytes(b"other bytes")
-    with pytest.raises(IntegrityError, match="refused"):
-        promote(project)
+    try:
+        with pytest.raises(IntegrityError, match="refused"):
+            promote(project)
+    finally:
+        file.write_bytes(registered)
     assert project.aliases() == BEFORE
 
 

@@ -27,9 +27,13 @@ from mlflow.entities import Run
 from imagemill import records, tracking
 from imagemill.errors import IntegrityError, ParamsError, ServiceError
 from imagemill.params import Params
+from imagemill.promote import Gain
 from imagemill.records import Registration
 from imagemill.tracking.address import resolve_uri, without_password
+from imagemill.tracking.entries import Version
 from imagemill.tracking.lineage import dvc_lock_digest, git_revision
+from imagemill.tracking.standings import find_version, standing_of
+from imagemill.tracking.store import Store
 from pipelines.register import register as register_flow
 from pipelines.tracker import Untracked
 
@@ -58,6 +62,9 @@ class Project:
 
     def version_tags(self, number: int) -> dict[str, str]:
         return dict(self.client.get_model_version(NAME, str(number)).tags)
+
+    def find(self, number: int) -> Version:
+        return find_version(Store(self.root, self.params.register_), str(number))
 
     def run_of(self, number: int) -> Run:
         return self.client.get_run(self.client.get_model_version(NAME, str(number)).run_id)
@@ -328,6 +335,29 @@ def test_new_figures_make_no_version(project: Project) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 0.25), (1, 0.3)]
     assert project.version_tags(4)["verdict"] == "rejected"
     assert registration.champion == "int8"
+
+
+def test_place_on_the_front_is_a_tag(project: Project) -> None:
+    """What dominates a variant is named; where nobody looked it is unknown."""
+    write_evaluation(project.root, "base", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="base", on_pareto_front=True)  # fmt: skip
+    write_evaluation(project.root, "pruned", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="dominated", on_pareto_front=False, dominated_by=["int8"])  # fmt: skip
+    project.register()
+    places = [project.version_tags(number)["pareto"] for number in (1, 2, 3)]
+    assert places == ["front", "dominated by int8", "unknown"]
+
+
+def test_figures_inside_mappings_are_metrics(project: Project) -> None:
+    """The worst class and the paired comparison, by `<name>_<key>`."""
+    paired = {"parent": "base", "delta_top1": 0.01, "delta_ci95": [0.0, 0.02]}
+    worst = {"name": "top", "recall": 0.8, "num_images": 40}
+    write_evaluation(project.root, "int8", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="accepted", val_paired=paired, val_worst_class=worst)  # fmt: skip
+    project.register()
+    standing = standing_of(Store(project.root, project.params.register_), project.find(4))
+    assert (standing.worst_class_recall, standing.parent_version) == (0.8, 1)
+    assert standing.gain_over_parent == Gain(0.01, 0.0, 0.02)
 
 
 def test_other_data_is_other_content(project: Project) -> None:

@@ -273,7 +273,6 @@ class Evaluation(Record):
     sha256: str
     per_class: list[dict[str, Any]]  # [{class, num_images, recall, precision, f1}]
     machine: dict[str, Any]  # cpu, threads, versions
-    on_pareto_front: bool | None = None
 
 
 class Picture(Record):

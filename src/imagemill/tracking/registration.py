@@ -65,11 +65,10 @@ class Content:
     @property
     def judged(self) -> dict[str, str]:
         """Tags that a new evaluation changes."""
-        front = self.evaluation.on_pareto_front
         return {
             "verdict": self.evaluation.verdict,
             "evaluation": self.evaluation_sha256,
-            "pareto": "unknown" if front is None else ("front" if front else "dominated"),
+            "pareto": _pareto(self.evaluation),
         }
 
 
@@ -318,6 +317,15 @@ def _origin(root: Path, flow_run: str | None) -> dict[str, str]:
         "prefect_flow_run": flow_run,
     }
     return {key: value for key, value in tags.items() if value is not None}
+
+
+def _pareto(evaluation: Evaluation) -> str:
+    """Its place on the front over accuracy, latency, size and energy, where that was found out."""
+    on_front: bool | None = getattr(evaluation, "on_pareto_front", None)
+    if on_front is None:
+        return "unknown"
+    rivals: Sequence[str] = getattr(evaluation, "dominated_by", None) or ()
+    return "front" if on_front else f"dominated by {', '.join(rivals)}"
 
 
 def _tags_of(content: Content) -> dict[str, str]:
