@@ -120,6 +120,16 @@ def test_version_of_other_data_says_how_to_get_it_back(root: Path) -> None:
     assert "git checkout cccccccccccc" in "\n".join(found.lines())
 
 
+def test_models_of_other_data_are_not_passed_over(root: Path) -> None:
+    """Whether they saw the image cannot be told from the data that is here: they are named."""
+    (champion, _) = registered(root)
+    other = type(champion)(**(champion.__dict__ | {"data_digest": "e" * 64, "version": 9}))
+    found = trace(root, key_in(root, "train"), [other, *registered(root)])
+    assert isinstance(found, ImageTrace)
+    assert [model.version for model in found.of_other_data] == [9]
+    assert 9 not in [model.version for model in found.models]
+
+
 def test_models_without_a_registry_are_found(root: Path) -> None:
     """Before `register` the models in models/ are there already."""
     found = trace(root, key_in(root, "train"), [])

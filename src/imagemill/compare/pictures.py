@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -32,12 +33,19 @@ def draw_versions(path: Path, versions: Sequence[Measured]) -> None:
         arms = [[max(top1 - low, 0)], [max(high - top1, 0)]]
         axes.errorbar(latency, top1, yerr=arms, color="0.7", zorder=1)
         area = max(_LARGEST * numbers["size_bytes"] / largest, _SMALLEST)
-        axes.scatter(latency, top1, s=area, alpha=0.7, zorder=2)
         size = readable_size(numbers["size_bytes"])
-        axes.annotate(f"{version.version} {version.variant}, {size}", (latency, top1))
+        name = f"{version.version} {version.variant}, {size}"
+        axes.scatter(latency, top1, s=area, alpha=0.7, zorder=2, label=name)
+        axes.annotate(
+            str(version.version), (latency, top1), textcoords="offset points", xytext=(6, -12)
+        )
     axes.set_xscale("log")
     axes.set(xlabel="latency p50 at batch 1, ms", ylabel="top-1 on val, %")
     axes.grid(visible=True, alpha=0.3)
+    named = figure.legend(loc="outside right upper")
+    for handle in named.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([_SMALLEST])  # the area means something in the picture alone
     _save(figure, path)
 
 
@@ -59,7 +67,12 @@ def draw_history(path: Path, metric: str, versions: Sequence[Measured]) -> None:
     for version in measured:
         if "champion" in version.aliases:
             axes.plot(
-                version.version, version.figures[metric], "*", color="black", label="champion"
+                version.version,
+                version.figures[metric],
+                "*",
+                color="black",
+                markersize=14,
+                label="champion",
             )
     axes.set(xlabel="version", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

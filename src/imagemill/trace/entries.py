@@ -71,6 +71,7 @@ class ImageTrace:
     parent: str | None  # the original, if this is an augmented copy
     children: tuple[Child, ...]
     models: tuple[Known, ...]
+    of_other_data: tuple[Known, ...]  # whether these saw it is not known from the data that is here
     kind: Literal["image"] = "image"
 
     def lines(self) -> Iterator[str]:
@@ -84,6 +85,7 @@ class ImageTrace:
             yield f"  shard    {self.place} ({self.split})"
         yield from _some("  copy     ", [f"{one.key}: {one.place}" for one in self.children])
         yield from _some(f"  {self.role}: ", list(map(str, self.models)))
+        yield from _some("  of other data, may have seen it: ", list(map(str, self.of_other_data)))
 
 
 @dataclass(frozen=True)

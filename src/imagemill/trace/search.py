@@ -43,24 +43,27 @@ def trace(root: Path, name: str, registered: Sequence[Known]) -> Trace:
     if model is not None:
         return _version(root, model, models)
     manifest = ShardManifest.read(root / records.SHARD_MANIFEST)
-    seen_by = tuple(one for one in models if one.data_digest == manifest.digest)
     shard = _below_data(root, name)
     if shard in {entry.path for entry in manifest.shards}:
-        return _shard(root, manifest, str(shard), seen_by)
+        return _shard(root, manifest, str(shard), _of(models, manifest))
     row = _manifest_row(root, name)
     if row is None:
         copy = _rows(root / records.AUGMENTED_INDEX, key=name)
         if copy and copy[0]["parent_key"]:
-            return _image(root, _known_row(root, copy[0]["parent_key"]), copy[0], seen_by)
+            return _image(root, _known_row(root, copy[0]["parent_key"]), copy[0], models, manifest)
         raise _unknown(root, name, models)
-    return _image(root, row, None, seen_by)
+    return _image(root, row, None, models, manifest)
 
 
 # Images --------------------------------------------------------------------------------------
 
 
 def _image(
-    root: Path, row: Mapping[str, Any], copy: Mapping[str, Any] | None, models: tuple[Known, ...]
+    root: Path,
+    row: Mapping[str, Any],
+    copy: Mapping[str, Any] | None,
+    models: Sequence[Known],
+    manifest: ShardManifest,
 ) -> ImageTrace:
     key = row["key"]
     originals = _rows(root / records.SHARD_INDEX, key=key)
@@ -81,8 +84,13 @@ def _image(
             Child(child["key"], child["operations"] or "", _place(root, child))
             for child in children
         ),
-        models=models if frame and split in ROLES else (),
+        models=_of(models, manifest) if frame and split in ROLES else (),
+        of_other_data=tuple(one for one in models if one.data_digest != manifest.digest),
     )
+
+
+def _of(models: Sequence[Known], manifest: ShardManifest) -> tuple[Known, ...]:
+    return tuple(one for one in models if one.data_digest == manifest.digest)
 
 
 def _place(root: Path, frame: Mapping[str, Any]) -> Place:
