@@ -109,6 +109,36 @@ def test_cache_keeps_what_an_alias_needs(tmp_path: Path, empty_store: Path) -> N
     assert names(collect(tmp_path, project.params, now=0.0), "DVC cache") == [of_champion]
 
 
+def test_cache_finds_the_lock_that_was_committed_after_the_run(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    """A registration is done before its dvc.lock can be committed: the later commit counts."""
+    repository = Repository(tmp_path)
+    repository.lock()
+    repository.commit()
+    of_champion = repository.cached(b"the champion's data")
+    repository.lock(of_champion)
+    project = Registered(tmp_path, empty_store)
+    repository.commit()
+    nowhere = repository.cached(b"nowhere")
+    repository.lock(repository.cached(b"newer"))
+    repository.commit()
+    assert names(collect(tmp_path, project.params, now=0.0), "DVC cache") == [nowhere]
+
+
+def test_cache_is_left_alone_while_a_lock_is_missing(tmp_path: Path, empty_store: Path) -> None:
+    """Whose dvc.lock nobody committed may need anything: nothing goes, and that is said."""
+    repository = Repository(tmp_path)
+    repository.lock()
+    repository.commit()
+    repository.lock(repository.cached(b"the champion's data"))
+    project = Registered(tmp_path, empty_store)
+    repository.lock(repository.cached(b"newer"))
+    found = collect(tmp_path, project.params, now=0.0)
+    assert names(found, "DVC cache") == []
+    assert "(version 4) is in no commit here; commit it after each run" in str(found)
+
+
 def test_cache_outside_git_is_left_alone(tmp_path: Path, registry: Registered) -> None:
     """Without branches to look at nothing is named, and that is said."""
     (tmp_path / ".dvc").mkdir()

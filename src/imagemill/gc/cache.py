@@ -2,27 +2,30 @@
 
 import json
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from imagemill.tracking import Held
+from imagemill.tracking.lineage import digest_of_lock, dvc_lock_digest
 from imagemill.verify.dvc_cache import cache_folder
 
 _FILES = Path("files/md5")
 _LISTING = ".dir"
+_LOCK = "dvc.lock"
 
 Object = tuple[Path, str, int]  # file, md5, bytes
 
 
-def unneeded_objects(root: Path, commits: Iterable[str]) -> tuple[list[Object], str | None]:
+def unneeded_objects(root: Path, aliases: Sequence[Held]) -> tuple[list[Object], str | None]:
     """What the cache holds beside what is needed, and a sentence where it was left alone.
 
     Args:
         root: The project's root.
-        commits: Of git, needed beside all its references.
+        aliases: Versions whose dvc.lock is needed beside those of all of git's references.
     """
     folder = cache_folder(root)
     if folder is None:
@@ -32,10 +35,11 @@ def unneeded_objects(root: Path, commits: Iterable[str]) -> tuple[list[Object], 
     revisions = _revisions(root)
     if revisions is None:
         return [], "DVC cache: git cannot list the branches here: left alone"
-    lost = [commit for commit in commits if not _is_known(root, commit)]
-    if lost:
+    commits, lost = _commits_of(root, aliases)
+    if lost is not None:
         return [], (
-            f"DVC cache: the commit {lost[0][:12]} of an alias is not here (fetch it): left alone"
+            f"DVC cache: the dvc.lock that led to {lost.alias} (version {lost.version}) is in no "
+            "commit here; commit it after each run, or fetch it: left alone"
         )
     needed = _needed(root, folder, {*revisions, *commits})
     objects = [
@@ -44,6 +48,29 @@ def unneeded_objects(root: Path, commits: Iterable[str]) -> tuple[list[Object], 
         if path.is_file() and path.parent.name + path.name not in needed
     ]
     return objects, None
+
+
+def _commits_of(root: Path, aliases: Sequence[Held]) -> tuple[set[str], Held | None]:
+    """Commits that have the dvc.lock of each alias; the first alias for which there is none."""
+    here = dvc_lock_digest(root)
+    missing: dict[str | None, Held] = {
+        one.dvc_lock: one for one in aliases if one.dvc_lock not in (None, here)
+    }
+    known = {one.git_rev for one in aliases if one.git_rev and _is_known(root, one.git_rev)}
+    history = ["log", "--all", "--reflog", "--format=%H", *sorted(known), "--", _LOCK]
+    commits, seen = set(known), set()
+    for commit in (_git(root, *history) or "").split():
+        if not missing:
+            break
+        blob = _git(root, "rev-parse", "--verify", "--quiet", f"{commit}:./{_LOCK}")
+        if blob is None or blob in seen:
+            continue
+        seen.add(blob)
+        document = _parsed(_git(root, "cat-file", "blob", blob.strip()) or "")
+        digest = digest_of_lock(document) if isinstance(document, dict) else None
+        if missing.pop(digest, None) is not None:
+            commits.add(commit)
+    return commits, next(iter(missing.values()), None)
 
 
 def _needed(root: Path, folder: Path, revisions: Iterable[str]) -> set[str]:

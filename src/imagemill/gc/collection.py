@@ -12,7 +12,7 @@ from imagemill.gc.cache import unneeded_objects
 from imagemill.params import BASE, Params
 from imagemill.records import MODELS, STATE
 from imagemill.table import readable_size
-from imagemill.tracking import Waste, commits_of_aliases, drop_waste, find_waste
+from imagemill.tracking import Waste, drop_waste, find_waste, held_by_aliases
 
 _RUN_LOCK = STATE / "run.lock"  # held by `imagemill run`
 _JOBS = STATE / "train"
@@ -57,8 +57,8 @@ def collect(root: Path, params: Params, *, now: float) -> Collection:
     """What nothing refers to.
 
     Needed, and never named here: what a dvc.lock or .dvc file of any branch, tag, stash, experiment
-    or of the workspace lists; the same of the commits whose models hold an alias; every run and
-    model of a version that is there.
+    or of the workspace lists; the same of the dvc.lock that led to a version with an alias; every
+    run and model of a version that is there.
 
     Args:
         root: The project's root.
@@ -70,7 +70,7 @@ def collect(root: Path, params: Params, *, now: float) -> Collection:
         ServiceError: the registry cannot be used.
     """
     with _no_run(root):
-        objects, note = unneeded_objects(root, commits_of_aliases(root, params))
+        objects, note = unneeded_objects(root, held_by_aliases(root, params))
         waste = find_waste(root, params, now=now)
         entries = [Entry("DVC cache", name, size, (path,)) for path, name, size in objects]
         entries += _checkpoints(root)

@@ -9,7 +9,7 @@ from imagemill.tracking.promotion import preview, promote, roll_back
 from imagemill.tracking.registration import compare_link, compare_url, register
 from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
-from imagemill.tracking.waste import Waste, commits_of_aliases, drop_waste, find_waste
+from imagemill.tracking.waste import Held, Waste, drop_waste, find_waste, held_by_aliases
 
 # Read by mlflow while it is imported, which none of the above does.
 _SWITCHES = {
@@ -26,14 +26,15 @@ for _name, _value in _SWITCHES.items():
 
 __all__ = [
     "Curves",
+    "Held",
     "Measured",
     "SweepRuns",
     "Waste",
-    "commits_of_aliases",
     "compare_link",
     "compare_url",
     "drop_waste",
     "find_waste",
+    "held_by_aliases",
     "is_missing_versions",
     "known_versions",
     "measured_versions",

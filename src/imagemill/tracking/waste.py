@@ -74,12 +74,25 @@ def drop_waste(root: Path, params: Params, waste: Sequence[Waste]) -> None:
             shutil.rmtree(one.folder, ignore_errors=True)
 
 
-def commits_of_aliases(root: Path, params: Params) -> set[str]:
-    """Commits whose dvc.lock led to a version that has an alias."""
+@dataclass(frozen=True)
+class Held:
+    """What a version with an alias was made from."""
+
+    alias: str
+    version: int
+    dvc_lock: str | None  # digest, as `lineage.dvc_lock_digest`; None: there was no dvc.lock
+    git_rev: str | None  # often the commit before the one that has that dvc.lock
+
+
+def held_by_aliases(root: Path, params: Params) -> list[Held]:
+    """Every alias, with the state of DVC and git its version was made from."""
     if not has_store(root, params.register_):
-        return set()
-    versions = open_store(root, params.register_).aliases().values()
-    return {version.tags["git_rev"] for version in versions if "git_rev" in version.tags}
+        return []
+    aliases = open_store(root, params.register_).aliases()
+    return [
+        Held(alias, version.number, version.tags.get("dvc_lock"), version.tags.get("git_rev"))
+        for alias, version in aliases.items()
+    ]
 
 
 def _waste(kind: str, ident: str, name: str, location: str) -> Waste:
