@@ -18,7 +18,10 @@ from imagemill.table import readable_size, result_table
 from pipelines.stage import FLOWS, PLAIN
 
 STAGE_VERBS = tuple(stage.replace("_", "-") for stage in (*PLAIN, *FLOWS))
-OTHER_VERBS = ("check", "down", "predict", "recipe", "run", "scan", "serve", "table", "up")
+OTHER_VERBS = (
+    *("check", "compare", "down", "forget", "gc", "predict", "promote", "recipe", "rollback"),
+    *("run", "scan", "serve", "table", "trace", "up"),
+)
 
 
 def _imagemill(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -1,8 +1,11 @@
 """Predicting with a registered version."""
 
+import io
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -92,6 +95,94 @@ def test_not_an_image(registered: tuple[Path, Params], tmp_path: Path) -> None:
     (tmp_path / "words.png").write_text("words")
     with pytest.raises(SourceError, match=r"words\.png cannot be decoded"):
         tracking.predict(*registered, [tmp_path / "words.png"], "champion")
+
+
+# Other inputs than files ----------------------------------------------------------------------
+
+
+def stream(
+    project: tuple[Path, Params], *names: str, stdin: bytes = b""
+) -> list[tuple[str, str | None]]:
+    """Name and class of each answer."""
+    answers = tracking.predict_stream(*project, names, "champion", stdin=io.BytesIO(stdin))
+    return [(Path(answer["image"]).stem, answer.get("class")) for answer in answers]
+
+
+def packed(images: list[Path]) -> bytes:
+    """A shard of images, each with its class beside it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for image in images:
+            tar.add(image, arcname=f"x/{image.name}")
+            label = tarfile.TarInfo(f"x/{image.stem}.cls")
+            tar.addfile(label, io.BytesIO(b""))
+    return stream.getvalue()
+
+
+EXPECTED = [(name, name) for name in CLASSES]
+
+
+def test_folder_stands_for_its_images(registered: tuple[Path, Params], images: list[Path]) -> None:
+    """Every image below a folder, by name."""
+    assert stream(registered, str(images[0].parent)) == EXPECTED
+
+
+def test_shard_stands_for_its_images(
+    registered: tuple[Path, Params], images: list[Path], tmp_path: Path
+) -> None:
+    """Members of a tar that are images; labels beside them are not read as such."""
+    (tmp_path / "some.tar").write_bytes(packed(images))
+    assert stream(registered, str(tmp_path / "some.tar")) == EXPECTED
+
+
+def test_standard_input_may_be_an_image(
+    registered: tuple[Path, Params], images: list[Path]
+) -> None:
+    """The bytes of one image, called -."""
+    assert stream(registered, "-", stdin=images[0].read_bytes()) == [("-", "bottom")]
+
+
+def test_standard_input_may_be_a_shard(registered: tuple[Path, Params], images: list[Path]) -> None:
+    """A tar that comes through a pipe."""
+    assert stream(registered, "-", stdin=packed(images)) == EXPECTED
+
+
+def test_standard_input_may_be_names(registered: tuple[Path, Params], images: list[Path]) -> None:
+    """One input a line, as `find` prints them."""
+    assert stream(registered, "-", stdin="\n".join(map(str, images)).encode()) == EXPECTED
+
+
+def test_damaged_image_of_many_is_told_and_the_rest_answered(
+    registered: tuple[Path, Params], images: list[Path], tmp_path: Path
+) -> None:
+    """In its place stands an error; nothing is left out in silence."""
+    (tmp_path / "a.png").write_bytes(b"words")
+    shutil.copy(images[2], tmp_path / "top.png")
+    assert stream(registered, str(tmp_path)) == [("a", None), ("top", "top")]
+
+
+def test_folder_without_images_is_refused(registered: tuple[Path, Params], tmp_path: Path) -> None:
+    """The message says what was expected."""
+    with pytest.raises(SourceError, match=r"holds no image: expected files that end in \.bmp"):
+        stream(registered, str(tmp_path))
+
+
+def test_command_prints_a_line_of_json_an_image(
+    registered: tuple[Path, Params], images: list[Path]
+) -> None:
+    """JSON lines on standard output; status 2 if an image could not be answered."""
+    done = subprocess.run(
+        [sys.executable, "-m", "imagemill", "predict", "--json", "-"],
+        cwd=registered[0],
+        input="\n".join([*map(str, images), "mlflow.db"]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("class") for line in lines] == [*CLASSES, None]
+    assert done.returncode == 2
+    assert "imagemill: mlflow.db cannot be decoded: expected an image file\n" in done.stderr
 
 
 def test_no_registry_yet(tmp_path: Path, images: list[Path]) -> None:

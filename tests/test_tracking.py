@@ -27,9 +27,13 @@ from mlflow.entities import Run
 from imagemill import records, tracking
 from imagemill.errors import IntegrityError, ParamsError, ServiceError
 from imagemill.params import Params
+from imagemill.promote import Gain
 from imagemill.records import Registration
 from imagemill.tracking.address import resolve_uri, without_password
+from imagemill.tracking.entries import Version
 from imagemill.tracking.lineage import dvc_lock_digest, git_revision
+from imagemill.tracking.standings import find_version, standing_of
+from imagemill.tracking.store import Store
 from pipelines.register import register as register_flow
 from pipelines.tracker import Untracked
 
@@ -58,6 +62,9 @@ class Project:
 
     def version_tags(self, number: int) -> dict[str, str]:
         return dict(self.client.get_model_version(NAME, str(number)).tags)
+
+    def find(self, number: int) -> Version:
+        return find_version(Store(self.root, self.params.register_), str(number))
 
     def run_of(self, number: int) -> Run:
         return self.client.get_run(self.client.get_model_version(NAME, str(number)).run_id)
@@ -193,7 +200,9 @@ def test_live_training_run_is_found(registered: Project) -> None:
 
 def test_first_champion_and_challenger(registered: Project) -> None:
     """int8 ties with base on val and is faster; distilled is better and rejected."""
-    assert registered.client.get_registered_model(NAME).aliases == {"champion": 4, "challenger": 1}
+    assert registered.client.get_registered_model(NAME).aliases == {
+        "champion": 4, "challenger": 1, "fastest-within-1pt": 4, "smallest-within-1pt": 4
+    }  # fmt: skip
 
 
 def test_record_of_the_registration(registered: Project) -> None:
@@ -204,7 +213,7 @@ def test_record_of_the_registration(registered: Project) -> None:
         ["challenger"],
         [],
         [],
-        ["champion"],
+        ["champion", "fastest-within-1pt", "smallest-within-1pt"],
     ]
     assert registration.tracking_uri == "sqlite:///mlflow.db"
 
@@ -235,6 +244,46 @@ def test_pyfunc_refuses_another_shape(registered: Project) -> None:
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
     with pytest.raises(mlflow.MlflowException, match="shape"):
         model.predict(np.zeros((2, 3, 8, 8), dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.json"])
+def test_pyfunc_refuses_a_swapped_file(project: Project, name: str) -> None:
+    """MLflow itself, and so its server, opens no bytes but those that were registered."""
+    project.register()
+    mlflow.set_tracking_uri(project.uri)
+    folder = "models/*/artifacts/data"
+    (swapped,) = (project.root / "mlartifacts").glob(f"{folder}/int8/{name}")
+    (other,) = (project.root / "mlartifacts").glob(f"{folder}/base/{name}")
+    shutil.copy(other, swapped)
+    with pytest.raises(IntegrityError, match=r"not (what was registered|the file)"):
+        mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def test_pyfunc_refuses_a_consistent_swap(project: Project) -> None:
+    """Another model with its own model.json is refused too, by the digest in the registry."""
+    project.register()
+    mlflow.set_tracking_uri(project.uri)
+    (swapped,) = (project.root / "mlartifacts").glob("models/*/artifacts/data/int8")
+    shutil.copytree(project.root / "models/base", swapped, dirs_exist_ok=True)
+    with pytest.raises(IntegrityError, match="is not what was registered"):
+        mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def test_description_is_a_model_card(registered: Project) -> None:
+    """Use, data, metrics, limits and energy in markdown; what is unknown is said to be."""
+    text = registered.client.get_model_version(NAME, "4").description
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Handwritten digits: int8", "Intended use", "Data", "Metrics", "Limits", "Energy and cost"
+    ]  # fmt: skip
+    assert "top-1 on test 97.50% (95 % interval 95.00% to 99.00%), on val 98.00%" in text
+    assert "energy: not measured on this machine" in text
+
+
+def test_parent_version_is_named(registered: Project) -> None:
+    """A variant names the version it was made from; the base has none."""
+    assert registered.version_tags(4)["parent_version"] == "1"
+    assert "parent_version" not in registered.version_tags(1)
 
 
 def test_no_pickle_in_the_store(registered: Project) -> None:
@@ -269,7 +318,9 @@ def test_one_changed_variant_adds_one_version(project: Project) -> None:
         "base": 1, "pruned": 5, "distilled": 3, "int8": 4
     }  # fmt: skip
     assert len(project.runs("content")) == 1
-    assert project.client.get_registered_model(NAME).aliases == {"champion": 4, "challenger": 5}
+    assert project.client.get_registered_model(NAME).aliases == {
+        "champion": 4, "challenger": 5, "fastest-within-1pt": 5, "smallest-within-1pt": 4
+    }  # fmt: skip
 
 
 def test_new_figures_make_no_version(project: Project) -> None:
@@ -284,6 +335,29 @@ def test_new_figures_make_no_version(project: Project) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 0.25), (1, 0.3)]
     assert project.version_tags(4)["verdict"] == "rejected"
     assert registration.champion == "int8"
+
+
+def test_place_on_the_front_is_a_tag(project: Project) -> None:
+    """What dominates a variant is named; where nobody looked it is unknown."""
+    write_evaluation(project.root, "base", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="base", on_pareto_front=True)  # fmt: skip
+    write_evaluation(project.root, "pruned", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="dominated", on_pareto_front=False, dominated_by=["int8"])  # fmt: skip
+    project.register()
+    places = [project.version_tags(number)["pareto"] for number in (1, 2, 3)]
+    assert places == ["front", "dominated by int8", "unknown"]
+
+
+def test_figures_inside_mappings_are_metrics(project: Project) -> None:
+    """The worst class and the paired comparison, by `<name>_<key>`."""
+    paired = {"parent": "base", "delta_top1": 0.01, "delta_ci95": [0.0, 0.02]}
+    worst = {"name": "top", "recall": 0.8, "num_images": 40}
+    write_evaluation(project.root, "int8", val_top1_ci95=[0.9, 0.95], latency_ms_p50=1.0,
+                     verdict="accepted", val_paired=paired, val_worst_class=worst)  # fmt: skip
+    project.register()
+    standing = standing_of(Store(project.root, project.params.register_), project.find(4))
+    assert (standing.worst_class_recall, standing.parent_version) == (0.8, 1)
+    assert standing.gain_over_parent == Gain(0.01, 0.0, 0.02)
 
 
 def test_other_data_is_other_content(project: Project) -> None:
@@ -448,7 +522,10 @@ def test_flow_shows_versions_and_comparison(
     watched = Watched()
     register_flow(project.root, project.params, watched)
     assert [row["variant"] for row in watched.rows] == VARIANTS
-    assert [row["aliases"] for row in watched.rows] == ["challenger", "", "", "champion"]
+    assert [row["aliases"] for row in watched.rows] == [
+        *("challenger", "", ""),
+        "champion, fastest-within-1pt, smallest-within-1pt",
+    ]
     assert watched.links["mlflow-comparison"].startswith("http://127.0.0.1:5000/#/compare-model-")
     assert project.version_tags(1)["prefect_flow_run"] == "the-repro-run"
 

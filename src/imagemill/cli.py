@@ -99,12 +99,112 @@ def _verify(root: Path, chosen: argparse.Namespace) -> int:
 
 def _predict(root: Path, chosen: argparse.Namespace) -> int:
     from imagemill.params import read_params
-    from imagemill.tracking import predict
+    from imagemill.tracking import predict_stream
 
-    predictions = predict(root, read_params(root), chosen.images, chosen.alias)
-    for prediction in predictions:
-        print(json.dumps(prediction) if chosen.json else _in_words(prediction))
+    answers = predict_stream(
+        root, read_params(root), chosen.images, chosen.alias, stdin=sys.stdin.buffer
+    )
+    failures = 0
+    for answer in answers:
+        if "error" in answer:
+            failures += 1
+            _watch(f"imagemill: {answer['image']} {answer['error']}")
+        if chosen.json:
+            print(json.dumps(answer))
+        elif "error" not in answer:
+            print(_in_words(answer))
+    return 2 if failures else 0
+
+
+def _promote(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.tracking import preview, promote
+
+    params = read_params(root)
+    if chosen.dry_run:
+        decision = preview(root, params, chosen.version)
+        print(*decision.reasons, sep="\n")
+        return 0 if decision.promoted else 2
+    if params.promote.wait_for_person:
+        why = ["--why", chosen.why] if chosen.why else []
+        return _become(root, "pipelines.promote", chosen.version, "--by", _user(chosen), *why)
+    decision, move = promote(
+        root, params, chosen.version, by=_user(chosen), at=_now(), why=chosen.why
+    )
+    print(*decision.reasons, move, sep="\n")
+    return 0 if decision.promoted else 2
+
+
+def _rollback(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.tracking import roll_back
+
+    print(roll_back(root, read_params(root), by=_user(chosen), at=_now(), why=chosen.why))
     return 0
+
+
+def _trace(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.params import read_params
+    from imagemill.trace import as_json, trace
+    from imagemill.tracking import known_versions
+
+    found = trace(root, chosen.name, known_versions(root, read_params(root)))
+    print(json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(found.lines()))
+    return 0
+
+
+def _compare(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.compare import compare, plot_metric
+    from imagemill.params import read_params
+
+    params = read_params(root)
+    shown = compare(root, params, chosen.versions)
+    print(shown.table, f"picture: {shown.picture}", f"MLflow:  {shown.link}", sep="\n")
+    if chosen.metric:
+        print(f"{chosen.metric}: {plot_metric(root, params, chosen.metric)}")
+    return 0
+
+
+def _gc(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.gc import collect, free
+    from imagemill.params import read_params
+
+    params = read_params(root)
+    found = collect(root, params, now=time.time())
+    print(found)
+    if chosen.apply:
+        free(root, params, found)
+        print("freed")
+    elif found.entries:
+        print("nothing was removed; `imagemill gc --apply` does it")
+    return 0
+
+
+def _forget(root: Path, chosen: argparse.Namespace) -> int:
+    from imagemill.forget import forget, plan_forgetting
+    from imagemill.params import read_params
+    from imagemill.tracking import known_versions
+
+    plan = plan_forgetting(root, chosen.key, known_versions(root, read_params(root)))
+    print(plan)
+    if not chosen.apply:
+        print("nothing was changed; `imagemill forget KEY --apply` does it, up to the shards")
+        return 0
+    forget(root, plan, by=_user(chosen), date=_now()[:10], say=_watch)
+    print("it is in no shard any more; `imagemill run` makes the rest anew, then `imagemill gc`")
+    return 0
+
+
+def _user(chosen: argparse.Namespace) -> str:
+    if chosen.by:
+        return str(chosen.by)
+    import getpass
+
+    return getpass.getuser()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _watch(line: str) -> None:
@@ -215,8 +315,36 @@ def _add_run_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_model_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     _add(verbs, "table", _table, "show the variants of the last run")
+    promote = _add(verbs, "promote", _promote, "make a version champion if the policy lets it")
+    promote.add_argument(
+        "version",
+        nargs="?",
+        default="challenger",
+        help="number, alias or variant (default: challenger)",
+    )
+    promote.add_argument("--dry-run", action="store_true", help="say the decision, move nothing")
+    rollback = _add(verbs, "rollback", _rollback, "take back the last promotion")
+    for verb in (promote, rollback):
+        verb.add_argument("--by", metavar="NAME", help="who asks (default: the user's name here)")
+        verb.add_argument("--why", metavar="TEXT", help="a sentence for the history")
+    trace = _add(verbs, "trace", _trace, "from a raw file to the models that saw it, and back")
+    trace.add_argument("name", metavar="FILE|KEY|VERSION", help="also a shard, alias or variant")
+    trace.add_argument("--json", action="store_true", help="print one JSON document")
+    compare = _add(verbs, "compare", _compare, "registered versions side by side")
+    compare.add_argument(
+        "versions", nargs="*", metavar="VERSION", help="number, alias or variant (default: all)"
+    )
+    compare.add_argument("--metric", help="draw this metric over all versions, such as val_top1")
+    gc = _add(verbs, "gc", _gc, "say what nothing refers to any more, and free it if asked to")
+    gc.add_argument("--apply", action="store_true", help="remove what was listed")
+    forget = _add(verbs, "forget", _forget, "say what must be rebuilt if an image has to go")
+    forget.add_argument("key", metavar="KEY", help="its key, or its file")
+    forget.add_argument("--apply", action="store_true", help="take it out, up to the shards")
+    forget.add_argument("--by", metavar="NAME", help="who asks (default: the user's name here)")
     predict = _add(verbs, "predict", _predict, "classify images with a registered model")
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="file, folder, shard, or - for standard input"
+    )
     predict.add_argument("--alias", default="champion", help="which version (default: champion)")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
 

@@ -27,7 +27,7 @@ def result_table(root: Path) -> str:
     rows += [
         (*_cells(entry)[:num_columns], aliases.get(entry.variant, "")) for entry in evaluations
     ]
-    return "\n".join([*_aligned(rows), *_earlier_champion(registration)])
+    return "\n".join([*aligned(rows), *_earlier_champion(registration)])
 
 
 def _earlier_champion(registration: Registration) -> list[str]:
@@ -74,7 +74,7 @@ def readable_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TB"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns padded to their widest cell: the first to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_padded(row, widths)).rstrip() for row in rows]

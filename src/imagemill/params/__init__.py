@@ -17,6 +17,7 @@ from imagemill.params.compress import (
 )
 from imagemill.params.data import IngestParams, ShardParams, SplitParams
 from imagemill.params.loading import LoadingParams
+from imagemill.params.promote import PromoteParams
 from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_params, read_yaml
 from imagemill.params.results import EvaluateParams, RegisterParams
 from imagemill.params.sweep import ChoicesParams, RangeParams, SweepParams
@@ -46,6 +47,7 @@ __all__ = [
     "OperationParams",
     "Params",
     "PretrainParams",
+    "PromoteParams",
     "PruneParams",
     "QuantizeParams",
     "RangeParams",

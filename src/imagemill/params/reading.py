@@ -16,6 +16,7 @@ from imagemill.params.compress import BASE, CompressParams
 from imagemill.params.data import IngestParams, ShardParams, SplitParams
 from imagemill.params.label_review import LabelReviewParams
 from imagemill.params.loading import LoadingParams
+from imagemill.params.promote import PromoteParams
 from imagemill.params.results import EvaluateParams, ExplainParams, RegisterParams, ReportParams
 from imagemill.params.section import Section
 from imagemill.params.sweep import SweepParams
@@ -39,6 +40,7 @@ class Params(Section):
     evaluate: EvaluateParams
     explain: ExplainParams
     register_: RegisterParams = Field(alias="register")
+    promote: PromoteParams
     report: ReportParams
     sweep: SweepParams | None = Field(default=None, description="`imagemill sweep`, if wanted.")
 

@@ -3,10 +3,13 @@
 import os
 
 from imagemill.tracking.curves import Curves, open_curves
-from imagemill.tracking.prediction import predict
-from imagemill.tracking.registration import compare_link, register
+from imagemill.tracking.known import Measured, known_versions, measured_versions
+from imagemill.tracking.prediction import predict, predict_stream
+from imagemill.tracking.promotion import preview, promote, roll_back
+from imagemill.tracking.registration import compare_link, compare_url, register
 from imagemill.tracking.sweeps import SweepRuns, open_sweep
 from imagemill.tracking.upkeep import is_missing_versions, prepare_store
+from imagemill.tracking.waste import Held, Waste, drop_waste, find_waste, held_by_aliases
 
 # Read by mlflow while it is imported, which none of the above does.
 _SWITCHES = {
@@ -23,12 +26,25 @@ for _name, _value in _SWITCHES.items():
 
 __all__ = [
     "Curves",
+    "Held",
+    "Measured",
     "SweepRuns",
+    "Waste",
     "compare_link",
+    "compare_url",
+    "drop_waste",
+    "find_waste",
+    "held_by_aliases",
     "is_missing_versions",
+    "known_versions",
+    "measured_versions",
     "open_curves",
     "open_sweep",
     "predict",
+    "predict_stream",
     "prepare_store",
+    "preview",
+    "promote",
     "register",
+    "roll_back",
 ]

@@ -40,3 +40,14 @@ class Version:
     model_id: str
     tags: dict[str, str]
     location: str  # of its files: a local path or the address of an artifact store
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run or a logged model that is in the store."""
+
+    id: str
+    name: str
+    parent: str | None  # of a run: the one it is nested under; of a model: its run
+    began_ms: int
+    location: str  # of its files

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imagemill.params import read_yaml
 
@@ -45,7 +47,12 @@ def dvc_lock_digest(root: Path) -> str | None:
     path = root / LOCK_FILE
     if not path.is_file():
         return None
-    stages = read_yaml(path).get("stages", {})
+    return digest_of_lock(read_yaml(path))
+
+
+def digest_of_lock(lock: Mapping[str, Any]) -> str:
+    """The same of a dvc.lock that was read already, such as that of a commit."""
+    stages = lock.get("stages") or {}
     upstream = {name: entry for name, entry in stages.items() if name not in _DOWNSTREAM}
     return hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
 

@@ -16,12 +16,15 @@ from urllib.parse import quote
 from imagemill import records
 from imagemill.errors import IntegrityError
 from imagemill.params import BASE, Params
-from imagemill.promote import CHALLENGER, CHAMPION, Candidate, choose_aliases
+from imagemill.promote import CHALLENGER, CHAMPION, choose_aliases
 from imagemill.records import Evaluation, ModelCard, RegisteredVersion, Registration
 from imagemill.tracking.address import without_password
 from imagemill.tracking.curves import CURVES, TRAINING, curve_points
 from imagemill.tracking.entries import DataSet, Point, Version
 from imagemill.tracking.lineage import dvc_lock_digest, git_revision
+from imagemill.tracking.model_card import model_card
+from imagemill.tracking.promotion import recover, specialists
+from imagemill.tracking.standings import standing_of
 
 if TYPE_CHECKING:
     from imagemill.tracking.store import Store
@@ -32,6 +35,9 @@ CONTENT = "content"  # kind of the parent run
 VARIANT = "variant"  # kind of the nested runs
 METRICS = "metrics.jsonl"
 EVALUATIONS = records.REPORTS / "evaluate"
+
+# Keys of an evaluation that hold figures themselves.
+_MAPPINGS = ("worst_class", "val_worst_class", "paired", "val_paired")
 
 # Distributions a runtime needs, for whoever loads the model elsewhere.
 _RUNTIME_NEEDS = {"eager": ("torch", "safetensors"), "onnxruntime": ("onnxruntime",)}
@@ -59,7 +65,11 @@ class Content:
     @property
     def judged(self) -> dict[str, str]:
         """Tags that a new evaluation changes."""
-        return {"verdict": self.evaluation.verdict, "evaluation": self.evaluation_sha256}
+        return {
+            "verdict": self.evaluation.verdict,
+            "evaluation": self.evaluation_sha256,
+            "pareto": _pareto(self.evaluation),
+        }
 
 
 def register(root: Path, params: Params, *, log: Log, flow_run: str | None = None) -> Registration:
@@ -82,6 +92,7 @@ def register(root: Path, params: Params, *, log: Log, flow_run: str | None = Non
     from imagemill.tracking.store import Store
 
     store = Store(root, params.register_)
+    recover(root, store)
     job = _Job(store, root, params, contents[0], _origin(root, flow_run))
     versions, new = job.enter(contents, log)
     aliases = _settle_aliases(store, contents, versions, something_is_new=bool(new))
@@ -115,7 +126,7 @@ class _Job:
             name = content.card.variant
             found = self.store.find_versions(content.identity)
             if not found:
-                versions[name] = self._add(content)
+                versions[name] = self._add(content, versions.get(content.card.parent or ""))
                 new.add(name)
                 continue
             versions[name] = found[0]
@@ -124,13 +135,15 @@ class _Job:
                 log(f"{name}: version {found[0].number} has new figures")
         return versions, new
 
-    def _add(self, content: Content) -> Version:
-        """A nested run, a logged model and a version."""
+    def _add(self, content: Content, made_from: Version | None) -> Version:
+        """A nested run, a logged model and a version; `made_from` is that of its parent."""
         store, card = self.store, content.card
         marks = {**content.identity, "kind": VARIANT}
         for halfway in store.find_runs(marks):
             store.delete_run(halfway)  # its version was never made, or lost
         tags = {**marks, **content.judged, **self.origin, **_tags_of(content)}
+        if made_from is not None:
+            tags["parent_version"] = str(made_from.number)
         parent = self._parent_run()
         with store.running(card.variant, tags, parent=parent) as run_id:
             model_id = store.add_model(
@@ -140,7 +153,7 @@ class _Job:
                 input_shape=card.input_shape,
                 num_classes=len(card.classes),
                 requirements=_requirements(card.runtime),
-                tags=content.identity,
+                tags={**content.identity, "card_sha256": content.card_sha256},
             )
             store.link_data(run_id, self._data, context="evaluation")
             store.log(run_id, params=_flat_params(self.params, card))
@@ -151,7 +164,7 @@ class _Job:
             run_id,
             model_id,
             {key: value for key, value in tags.items() if not key.startswith("mlflow.")},
-            description=content.evaluation.verdict_reason,
+            description=model_card(card, content.evaluation, self.params),
         )
 
     def _measure_again(self, content: Content, version: Version) -> None:
@@ -161,6 +174,8 @@ class _Job:
         self._log_figures(content, version.run_id, version.model_id, step=step)
         self.store.log(version.run_id, tags=tags)
         self.store.tag_version(version.number, tags)
+        text = model_card(content.card, content.evaluation, self.params)
+        self.store.describe_version(version.number, text)
 
     def _log_figures(self, content: Content, run_id: str, model_id: str, *, step: int) -> None:
         points = [
@@ -207,19 +222,28 @@ class _Job:
 def figures_of(evaluation: Evaluation) -> dict[str, float]:
     """Every number of an evaluation, by the name it has in MLflow.
 
-    An interval gives `<name>_low` and `<name>_high`, a class `recall/<class>`; what is null is
-    left out.
+    An interval gives `<name>_low` and `<name>_high`, a class `recall/<class>`, a key inside a
+    mapping `<name>_<key>`; what is null is left out.
     """
-    figures: dict[str, float] = {}
-    for name, value in evaluation.model_dump(mode="json").items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            figures[name] = float(value)
-        elif name.endswith("ci95") and value is not None:
-            figures[f"{name}_low"], figures[f"{name}_high"] = map(float, value)
+    document = evaluation.model_dump(mode="json")
+    figures = _numbers(document)
+    for name in _MAPPINGS:
+        inside = document.get(name) or {}
+        figures |= _numbers({f"{name}_{key}": value for key, value in inside.items()})
     for scores in evaluation.per_class:
         # MLflow allows few characters in a name.
         label = quote(str(scores["class"]), safe=" ").replace("%", "_").replace("~", "_")
         figures[f"recall/{label}"] = float(scores["recall"])
+    return figures
+
+
+def _numbers(document: Mapping[str, Any]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name, value in document.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            figures[name] = float(value)
+        elif name.endswith("ci95") and value is not None:
+            figures[f"{name}_low"], figures[f"{name}_high"] = map(float, value)
     return figures
 
 
@@ -237,10 +261,14 @@ def read_curves(path: Path) -> list[Point]:
     return points
 
 
-def compare_url(model_name: str, versions: Sequence[RegisteredVersion]) -> str:
-    """MLflow's comparison of these versions, relative to wherever its server answers."""
-    runs = {str(version.version): version.run_id for version in versions}
-    query = f"name={quote(json.dumps(model_name))}&runs={quote(json.dumps(runs))}"
+def compare_url(model_name: str, runs: Mapping[int, str]) -> str:
+    """MLflow's comparison of versions, relative to wherever its server answers.
+
+    Args:
+        model_name: Of the registered model.
+        runs: Version -> id of its run.
+    """
+    query = f"name={quote(json.dumps(model_name))}&runs={quote(json.dumps(dict(runs)))}"
     return f"#/compare-model-versions?{query}"
 
 
@@ -291,6 +319,15 @@ def _origin(root: Path, flow_run: str | None) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value is not None}
 
 
+def _pareto(evaluation: Evaluation) -> str:
+    """Its place on the front over accuracy, latency, size and energy, where that was found out."""
+    on_front: bool | None = getattr(evaluation, "on_pareto_front", None)
+    if on_front is None:
+        return "unknown"
+    rivals: Sequence[str] = getattr(evaluation, "dominated_by", None) or ()
+    return "front" if on_front else f"dominated by {', '.join(rivals)}"
+
+
 def _tags_of(content: Content) -> dict[str, str]:
     card = content.card
     tags = {
@@ -328,16 +365,7 @@ def _settle_aliases(
     something_is_new: bool,
 ) -> dict[str, Version]:
     """Give out the aliases that nobody holds; returns all aliases as they are now."""
-    candidates = [
-        Candidate(
-            variant=content.card.variant,
-            version=versions[content.card.variant].number,
-            val_top1_low=content.evaluation.val_top1_ci95[0],
-            latency_ms=content.evaluation.latency_ms_p50,
-            verdict=content.evaluation.verdict,
-        )
-        for content in contents
-    ]
+    candidates = [standing_of(store, versions[content.card.variant]) for content in contents]
     held = store.aliases()
     champion, challenger = held.get(CHAMPION), held.get(CHALLENGER)
     chosen = choose_aliases(
@@ -346,10 +374,16 @@ def _settle_aliases(
         challenger=challenger.number if challenger else None,
         something_is_new=something_is_new,
     )
+    _point(store, held, chosen)
+    settled = store.aliases()
+    _point(store, settled, specialists(store, settled[CHAMPION]))
+    return store.aliases()
+
+
+def _point(store: "Store", held: Mapping[str, Version], chosen: Mapping[str, int]) -> None:
     for alias, number in chosen.items():
         if alias not in held or held[alias].number != number:
             store.set_alias(alias, number)
-    return store.aliases()
 
 
 def _describe(
@@ -371,7 +405,9 @@ def _describe(
     return Registration(
         registered_model=params.register_.model_name,
         tracking_uri=without_password(params.register_.tracking_uri),
-        compare_url=compare_url(params.register_.model_name, entries),
+        compare_url=compare_url(
+            params.register_.model_name, {entry.version: entry.run_id for entry in entries}
+        ),
         champion=champion.tags["variant"],
         champion_version=champion.number,
         versions=entries,

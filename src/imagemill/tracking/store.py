@@ -1,4 +1,5 @@
-"""The MLflow store of a project. The one file that imports mlflow: import it where it is needed.
+"""The MLflow store of a project. Beside what MLflow itself calls (`loader`) the one file that
+imports mlflow: import it where it is needed.
 
 MLflow keeps one tracking and one registry address per process; a `Store` sets both to its own
 before the calls that read them, so that several stores can be open in one process.
@@ -7,9 +8,10 @@ before the calls that read them, so that several stores can be open in one proce
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 import numpy as np
@@ -26,6 +28,7 @@ from mlflow.entities import (
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.entities import PagedList
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,8 +41,10 @@ from imagemill.tracking.address import (
     resolve_uri,
     without_password,
 )
-from imagemill.tracking.entries import DataSet, Point, RunStatus, Version
+from imagemill.tracking.entries import DataSet, Point, RunStatus, Stored, Version
 from imagemill.tracking.opening import open_address
+
+T = TypeVar("T")
 
 LOADER = "imagemill.tracking.loader"
 
@@ -202,7 +207,7 @@ class Store:
             input_shape: (C, H, W) of its float32 input.
             num_classes: Columns of its float32 output.
             requirements: pip requirements of whoever loads it.
-            tags: Tags of the logged model.
+            tags: Tags of the logged model, also written into its MLmodel.
 
         Returns:
             The id of the logged model.
@@ -226,6 +231,7 @@ class Store:
                 loader_module=LOADER,
                 data_path=str(folder),
                 signature=signature,
+                metadata=dict(tags),
                 pip_requirements=list(requirements),
             )
         return str(model.model_id)
@@ -265,6 +271,11 @@ class Store:
                     self._settings.model_name, str(number), key, value
                 )
 
+    def describe_version(self, number: int, text: str) -> None:
+        """Replace the description (markdown) of a version."""
+        with self._asking():
+            self._client.update_model_version(self._settings.model_name, str(number), text)
+
     def aliases(self) -> dict[str, Version]:
         """Alias -> version, as far as the files of the version are still there."""
         name = self._settings.model_name
@@ -282,6 +293,28 @@ class Store:
         with self._asking():
             self._client.set_registered_model_alias(self._settings.model_name, alias, str(number))
 
+    def drop_alias(self, alias: str) -> None:
+        """Take an alias away from whichever version holds it."""
+        with self._asking():
+            self._client.delete_registered_model_alias(self._settings.model_name, alias)
+
+    def figures(self, version: Version) -> dict[str, float]:
+        """Every metric of a version's run as it was measured last."""
+        with self._asking():
+            metrics = self._client.get_run(version.run_id).data.metrics
+        return {str(name): float(value) for name, value in metrics.items()}
+
+    def model_tags(self) -> dict[str, str]:
+        """Tags of the registered model; none where there is no such model yet."""
+        with self._asking():
+            models = self._client.search_registered_models(f"name = '{self._settings.model_name}'")
+        return {str(key): str(value) for key, value in models[0].tags.items()} if models else {}
+
+    def tag_model(self, key: str, value: str) -> None:
+        """Set a tag of the registered model."""
+        with self._asking():
+            self._client.set_registered_model_tag(self._settings.model_name, key, value)
+
     def fetch(self, version: Version, into: Path) -> Path:
         """The files of a version in a local folder: where they are, or downloaded `into` one."""
         local = local_path(version.location)
@@ -296,6 +329,63 @@ class Store:
                     registry_uri=self._uri,
                 )
             )
+
+    # What is there ---------------------------------------------------------------------------
+
+    def needed(self) -> tuple[set[str], set[str]]:
+        """Ids of the runs and of the logged models that any version refers to."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_model_versions(
+                    f"name = '{self._settings.model_name}'", page_token=token
+                )
+            )
+        runs = {str(version.run_id) for version in found}
+        return runs, {str(version.source).removeprefix("models:/") for version in found}
+
+    def stored_runs(self, kind: str) -> list[Stored]:
+        """Runs with this tag `kind` that are at an end, one way or another."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_runs(
+                    [self._experiment_id], " and ".join(_terms({"kind": kind})), page_token=token
+                )
+            )
+        return [
+            Stored(
+                id=run.info.run_id,
+                name=str(run.info.run_name),
+                parent=run.data.tags.get("mlflow.parentRunId"),
+                began_ms=int(run.info.start_time),
+                location=str(run.info.artifact_uri),
+            )
+            for run in found
+            if run.info.status != "RUNNING"
+        ]
+
+    def stored_models(self) -> list[Stored]:
+        """Logged models of the experiment."""
+        with self._asking():
+            found = _all_pages(
+                lambda token: self._client.search_logged_models(
+                    [self._experiment_id], page_token=token
+                )
+            )
+        return [
+            Stored(
+                id=str(model.model_id),
+                name=str(model.name),
+                parent=model.source_run_id,
+                began_ms=int(model.creation_timestamp),
+                location=str(model.artifact_location),
+            )
+            for model in found
+        ]
+
+    def delete_model(self, model_id: str) -> None:
+        """Put a logged model into MLflow's bin."""
+        with self._asking():
+            self._client.delete_logged_model(model_id)
 
     # Inside ----------------------------------------------------------------------------------
 
@@ -352,6 +442,17 @@ class Store:
             raise ServiceError(
                 f"the MLflow store {self._shown} cannot be used: {first_line}"
             ) from error
+
+
+def _all_pages(page: Callable[[str | None], PagedList[T]]) -> list[T]:
+    found: list[T] = []
+    token: str | None = None
+    while True:
+        entries = page(token)
+        found += entries
+        token = entries.token or None
+        if token is None:
+            return found
 
 
 def _make_schema(file: Path) -> None:
