@@ -1,6 +1,7 @@
 """Images per CPU second from disk to batches, ours beside decoding alone and beside other loaders.
 
-`python -m benchmarks.loading`
+    python -m benchmarks.loading           # both kinds of images
+    python -m benchmarks.loading cifar     # one of them, into results/loading-cifar.json
 
 Each case is a process on one core, which decodes the same images alone in turn with the case, slice
 by slice (`benchmarks.loaders.meter`), so that both meet the same machine; told are medians over the
@@ -15,7 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,15 +86,15 @@ class Rate(NamedTuple):
         return replace(row, relative_to=peer, ratio=self.ratio / other.ratio)
 
 
-def main() -> None:
-    """Measure and write benchmarks/results/loading.json."""
-    write_results("loading", measure())
+def main(works: list[str]) -> None:
+    """Measure the named images, or all."""
+    write_results("-".join(["loading", *works]), measure(works))
 
 
-def measure() -> list[Row]:
+def measure(works: Sequence[str] = ()) -> list[Row]:
     """A row a case and epoch beside decoding, and ours beside the peers."""
     rows = [*_opening()]
-    for work in OURS:
+    for work in works or OURS:
         rates = _rates(work)
         for case, (first, later) in rates.items():
             rows.append(later.row(f"{work}: {case}"))
@@ -239,4 +240,4 @@ def _write_index(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
