@@ -17,7 +17,7 @@ from imagemill.errors import IntegrityError
 from imagemill.evaluate import VIEWS, evaluate
 from imagemill.evaluate.cost import BLOCK, Stopwatch, measure_cost
 from imagemill.evaluate.pictures import draw_confusion
-from imagemill.evaluate.verdict import Standing, judge
+from imagemill.evaluate.verdict import Standing, dominators, judge
 from imagemill.evaluate.views import averaged, with_views
 from imagemill.loading import open_split, to_input
 from imagemill.metrics import softmax
@@ -201,6 +201,17 @@ def test_equals_do_not_dominate_each_other() -> None:
     assert [verdicts[twin.variant][0] for twin in twins] == ["accepted", "accepted"]
 
 
+def test_whoever_nobody_dominates_is_on_the_front() -> None:
+    """A twin does not dominate; less energy does, where both are known."""
+    thrifty = Standing("thrifty", "base", 0.9, 1.0, 1000, energy_joules=2.0)
+    wasteful = Standing("wasteful", "base", 0.9, 1.0, 1000, energy_joules=3.0)
+    assert dominators([BASE, thrifty, wasteful]) == {
+        "base": [],
+        "thrifty": [],
+        "wasteful": ["thrifty"],
+    }
+
+
 def test_a_rejection_says_the_numbers() -> None:
     """Size, latency and accuracy beside the parent's are in the reason."""
     _, reason = judge([BASE, Standing("big", "base", 0.91, 2.0, 3000)])["big"]
@@ -256,6 +267,43 @@ def test_an_evaluation_belongs_to_its_file(evaluated: Path) -> None:
         )
         assert evaluation.sha256 == card.files[file]
         assert evaluation.size_bytes == (evaluated / "models" / variant / file).stat().st_size
+
+
+def test_a_variant_is_compared_with_its_parent_image_by_image(evaluated: Path) -> None:
+    """Gains and losses add up to the difference of both; the base has no parent."""
+    records = {
+        name: Evaluation.read(evaluated / f"reports/evaluate/{name}.json")
+        for name in ("base", *CHAINS)
+    }
+    assert records["base"].paired is None and records["base"].val_paired is None
+    for name in CHAINS:
+        told = records[name].paired
+        assert told is not None
+        parent = records[told["parent"]]
+        assert told["delta_top1"] == pytest.approx(records[name].top1 - parent.top1)
+        assert (told["only_child_right"] - told["only_parent_right"]) / 30 == pytest.approx(
+            told["delta_top1"]
+        )
+        assert set(told["recall_deltas"]) == {"dark", "grey", "light"}
+
+
+def test_the_worst_class_and_the_confusions_are_those_of_the_matrix(evaluated: Path) -> None:
+    """The lowest recall by name, and the mistakes sum up to all there are."""
+    for name in ("base", *CHAINS):
+        record = Evaluation.read(evaluated / f"reports/evaluate/{name}.json")
+        assert record.worst_class is not None and record.confusions is not None
+        lowest = min(score["recall"] for score in record.per_class)
+        assert record.worst_class["recall"] == lowest
+        mistakes = sum(entry["num_images"] for entry in record.confusions)
+        assert mistakes == round((1 - record.top1) * 30)
+
+
+def test_calibration_by_temperature_does_not_change_who_is_right(evaluated: Path) -> None:
+    """It is fitted on val, and stored with what it makes of the error on test."""
+    for name in ("base", *CHAINS):
+        record = Evaluation.read(evaluated / f"reports/evaluate/{name}.json")
+        assert record.temperature is not None and 0.05 <= record.temperature <= 20
+        assert record.ece_at_temperature is not None and 0 <= record.ece_at_temperature <= 1
 
 
 def test_speedups_are_ratios_of_medians(evaluated: Path) -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import (
     f1_score,
+    log_loss,
     precision_recall_fscore_support,
     top_k_accuracy_score,
 )
@@ -20,10 +21,15 @@ from sklearn.metrics import (
 from imagemill.errors import ShapeError
 from imagemill.metrics import (
     METRICS,
+    at_temperature,
+    brier_score,
     class_scores,
     confusion_matrix,
     expected_calibration_error,
+    fitted_temperature,
     macro_f1,
+    negative_log_likelihood,
+    paired,
     reliability_bins,
     softmax,
     top_k_accuracy,
@@ -174,6 +180,64 @@ def test_a_metric_falls_with_mistakes(name: str) -> None:
     value = METRICS[name](1 - np.eye(6), np.arange(6))
     assert value is not None
     assert 0 <= value < 1
+
+
+def test_likelihood_is_scikit_learns() -> None:
+    """The mean log loss, and no infinity for a true class that was ruled out."""
+    assert negative_log_likelihood(PROBS, LABELS) == pytest.approx(log_loss(LABELS, PROBS))
+    ruled_out = negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1]))
+    assert ruled_out == pytest.approx(-np.log(1e-12))
+
+
+def test_brier_score_by_hand() -> None:
+    """0.2 off in both classes costs twice 0.04; certain and wrong costs 2."""
+    assert brier_score(np.array([[0.8, 0.2]]), np.array([0])) == pytest.approx(0.08)
+    assert brier_score(np.array([[1.0, 0.0]]), np.array([1])) == 2
+
+
+def test_the_temperature_undoes_what_made_a_model_overconfident() -> None:
+    """Logits three times too large, labels drawn from the right ones: about 3, and calibrated."""
+    draws = np.random.default_rng(1)
+    logits = draws.normal(0, 1.5, (20_000, 4))
+    right = softmax(logits)
+    labels = (right.cumsum(1) < draws.random((20_000, 1))).sum(1)
+    temperature = fitted_temperature(softmax(3 * logits), labels)
+    # 20,000 labels leave it uncertain by about 1 %.
+    assert temperature == pytest.approx(3, rel=0.05)
+    # Probabilities below 1e-12 count as that: 1e-4 at this temperature.
+    assert np.allclose(at_temperature(softmax(3 * logits), 3), right, atol=1e-4)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (3, 3), (1, 9), (40, 12), (300, 400)])
+def test_mcnemars_p_is_scipys(lost: int, won: int) -> None:
+    """The exact test on the images where one of two models alone is right."""
+    first = np.array([0] * lost + [1] * won + [0] * 10)
+    second = np.array([1] * lost + [0] * won + [0] * 10)
+    found = paired(first, second, np.zeros_like(first))
+    expected = binomtest(lost, lost + won).pvalue if lost + won else 1.0
+    assert found.mcnemar_p == pytest.approx(expected)
+    assert (found.only_first_right, found.only_second_right) == (lost, won)
+    assert found.flip_rate == pytest.approx((lost + won) / (lost + won + 10))
+    assert found.delta_top1 == pytest.approx((won - lost) / (lost + won + 10))
+    assert found.delta_ci95[0] <= found.delta_top1 <= found.delta_ci95[1]
+
+
+def test_the_interval_of_a_gain_holds_the_truth_as_often_as_it_says() -> None:
+    """Of 1,000 pairs of models that differ by 4 points, about 950 (4 standard deviations)."""
+    draws, held = np.random.default_rng(2), 0
+    for _ in range(1000):
+        cells = draws.multinomial(400, [0.06, 0.10, 0.84])
+        first = np.repeat([0, 1, 0], cells)
+        second = np.repeat([1, 0, 0], cells)
+        low, high = paired(first, second, np.zeros(400, int)).delta_ci95
+        held += low <= 0.04 <= high
+    assert abs(held - 950) < 4 * (1000 * 0.95 * 0.05) ** 0.5
+
+
+def test_models_are_paired_on_the_same_images_only() -> None:
+    """Lists of other lengths are refused with their shapes."""
+    with pytest.raises(ShapeError, match=r"\(2,\), \(3,\)"):
+        paired(np.zeros(2, int), np.zeros(3, int), np.zeros(3, int))
 
 
 def test_top_5_of_five_classes_says_nothing() -> None:

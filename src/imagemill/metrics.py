@@ -4,6 +4,7 @@ Shapes: N images, K classes. Everything that can be is a fraction in [0, 1], not
 class was never predicted or never shown, its precision or recall is 0, as in scikit-learn.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ Labels = NDArray[np.integer]
 
 # Quantile of the standard normal for a two-sided interval of 95 %.
 _Z95 = 1.959963984540054
+_LEAST = 1e-12  # a probability of 0 would cost infinitely much
+_MOST_TEMPERATURE = 20.0
+_GOLDEN, _SECTIONS = (math.sqrt(5) - 1) / 2, 40
 
 
 class ClassScore(NamedTuple):
@@ -229,6 +233,134 @@ def expected_calibration_error(
     bins = reliability_bins(probs_NK, labels_N, num_bins=num_bins)
     gaps = sum(entry.num_images * abs(entry.accuracy - entry.confidence) for entry in bins)
     return gaps / len(labels_N)
+
+
+def negative_log_likelihood(probs_NK: Probabilities, labels_N: Labels) -> float:
+    """Mean of -log of the true class's probability, in nats; the lower the better.
+
+    Args:
+        probs_NK: Class probabilities, float [N, K]; each row sums to 1.
+        labels_N: True class ids, int [N], each in [0, K).
+
+    Raises:
+        ShapeError: `probs_NK` is not 2-D, N is 0, or the lengths differ.
+    """
+    _check(probs_NK, labels_N)
+    true_N = np.take_along_axis(probs_NK, labels_N[:, None], axis=1)[:, 0].astype(np.float64)
+    return float(-np.log(true_N.clip(_LEAST)).mean())
+
+
+def brier_score(probs_NK: Probabilities, labels_N: Labels) -> float:
+    """Mean squared distance of the probabilities to one-hot labels, summed over classes: 0 to 2.
+
+    Args:
+        probs_NK: Class probabilities, float [N, K]; each row sums to 1.
+        labels_N: True class ids, int [N], each in [0, K).
+
+    Raises:
+        ShapeError: `probs_NK` is not 2-D, N is 0, or the lengths differ.
+
+    Source:
+        Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
+    """
+    _check(probs_NK, labels_N)
+    one_hot_NK = np.eye(probs_NK.shape[1])[labels_N]
+    return float(((probs_NK - one_hot_NK) ** 2).sum(1).mean())
+
+
+def at_temperature(probs_NK: Probabilities, temperature: float) -> NDArray[np.float64]:
+    """Probabilities as they would be with logits divided by a temperature.
+
+    Args:
+        probs_NK: Class probabilities, float [N, K].
+        temperature: Above 0; above 1 they get closer to each other.
+    """
+    return softmax(np.log(probs_NK.astype(np.float64).clip(_LEAST)) / temperature)
+
+
+def fitted_temperature(probs_NK: Probabilities, labels_N: Labels) -> float:
+    """The temperature with the lowest negative log likelihood, between 1/20 and 20.
+
+    Args:
+        probs_NK: Class probabilities on images that nothing is reported of, float [N, K].
+        labels_N: True class ids, int [N], each in [0, K).
+
+    Raises:
+        ShapeError: `probs_NK` is not 2-D, N is 0, or the lengths differ.
+
+    Source:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2; ours searches by
+        golden sections, since the likelihood has one maximum in log temperature.
+    """
+    _check(probs_NK, labels_N)
+    low, high = -math.log(_MOST_TEMPERATURE), math.log(_MOST_TEMPERATURE)
+
+    def loss(log_temperature: float) -> float:
+        scaled_NK = at_temperature(probs_NK, math.exp(log_temperature))
+        return negative_log_likelihood(scaled_NK, labels_N)
+
+    for _ in range(_SECTIONS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return math.exp((low + high) / 2)
+
+
+class Pairing(NamedTuple):
+    """Two models on the same images: what one gains and the other loses."""
+
+    only_first_right: int
+    only_second_right: int
+    mcnemar_p: float  # that both are right equally often, two-sided
+    flip_rate: float  # share of images that get another class
+    delta_top1: float  # of the second over the first
+    delta_ci95: tuple[float, float]
+
+
+def paired(first_N: Labels, second_N: Labels, labels_N: Labels) -> Pairing:
+    """Compare the classes two models choose, image by image.
+
+    Args:
+        first_N: Class ids the first chooses, int [N].
+        second_N: Those of the second, int [N].
+        labels_N: True class ids, int [N].
+
+    Raises:
+        ShapeError: N is 0, or the lengths differ.
+
+    Source:
+        McNemar 1947, the exact test; the interval is Wald's with half an image added to each cell
+        (Agresti and Min 2005).
+    """
+    if not len(labels_N) or not first_N.shape == second_N.shape == labels_N.shape:
+        raise ShapeError(
+            f"expected three lists of one length above 0, got {first_N.shape}, {second_N.shape} "
+            f"and {labels_N.shape}"
+        )
+    first_right_N, second_right_N = first_N == labels_N, second_N == labels_N
+    lost, won = (
+        int((first_right_N & ~second_right_N).sum()),
+        int((second_right_N & ~first_right_N).sum()),
+    )
+    count = len(labels_N)
+    centre = (won - lost) / (count + 2)
+    half = _Z95 * math.sqrt(max((won + lost + 1) / (count + 2) - centre**2, 0) / (count + 2))
+    return Pairing(
+        only_first_right=lost,
+        only_second_right=won,
+        mcnemar_p=_exact_p(lost, won),
+        flip_rate=float((first_N != second_N).mean()),
+        delta_top1=(won - lost) / count,
+        delta_ci95=(max(centre - half, -1.0), min(centre + half, 1.0)),
+    )
+
+
+def _exact_p(lost: int, won: int) -> float:
+    """Two-sided p of a fair coin that fell so."""
+    flips, term, tail = lost + won, 1, 0
+    for number in range(min(lost, won) + 1):
+        tail += term
+        term = term * (flips - number) // (number + 1)
+    return min(1.0, tail / 2 ** (flips - 1)) if flips else 1.0
 
 
 def _check(probs_NK: Probabilities, labels_N: Labels) -> None:

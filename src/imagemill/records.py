@@ -273,6 +273,23 @@ class Evaluation(Record):
     sha256: str
     per_class: list[dict[str, Any]]  # [{class, num_images, recall, precision, f1}]
     machine: dict[str, Any]  # cpu, threads, versions
+    val_ece: float | None = None
+    nll: float | None = None  # nats an image
+    val_nll: float | None = None
+    brier: float | None = None
+    temperature: float | None = None  # fitted on val
+    ece_at_temperature: float | None = None
+    worst_class: dict[str, Any] | None = None  # {name, recall, num_images}
+    val_worst_class: dict[str, Any] | None = None
+    confusions: list[dict[str, Any]] | None = None  # [{true, predicted, num_images}], most first
+    # Against the parent: {parent, only_parent_right, only_child_right, mcnemar_p, flip_rate,
+    # delta_top1, delta_ci95, recall_deltas: {class: on test}}
+    paired: dict[str, Any] | None = None
+    val_paired: dict[str, Any] | None = None
+    latency_ms_p99: float | None = None
+    images_per_second_8: float | None = None
+    on_pareto_front: bool | None = None  # of val top-1, latency, size and energy
+    dominated_by: list[str] | None = None
 
 
 class Picture(Record):

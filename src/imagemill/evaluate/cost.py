@@ -28,7 +28,9 @@ class Cost(NamedTuple):
 
     latency_ms_p50: float
     latency_ms_p95: float
+    latency_ms_p99: float
     images_per_second: float
+    images_per_second_8: float
     energy_joules_per_1000: float | None
 
 
@@ -59,19 +61,23 @@ def measure_cost(
         stopwatch: Read before and after each call, and each block.
 
     Returns:
-        Latency of one image (50th and 95th percentile, milliseconds); images a second in batches
-        (of the median batch); energy a thousand images in batches (joules, None where the machine
-        does not tell).
+        Latency of one image (50th, 95th and 99th percentile, milliseconds); images a second in
+        batches, and in batches of eight (of the median batch); energy a thousand images in
+        batches (joules, None where the machine does not tell).
     """
     chosen = np.resize(np.arange(len(images_BCHW)), params.throughput_batch)
     batch_BCHW = np.ascontiguousarray(images_BCHW[chosen])
+    eight_BCHW = np.ascontiguousarray(images_BCHW[np.resize(np.arange(len(images_BCHW)), 8)])
     single = _in_turns(contestants, images_BCHW[:1], params.latency_rounds, stopwatch)
+    few = _in_turns(contestants, eight_BCHW, params.throughput_rounds, stopwatch)
     many = _in_turns(contestants, batch_BCHW, params.throughput_rounds, stopwatch)
     num_images = params.throughput_rounds * params.throughput_batch
     return {
         name: Cost(
             latency_ms_p50=float(np.percentile(single[name].nanoseconds, 50)) / 1e6,
             latency_ms_p95=float(np.percentile(single[name].nanoseconds, 95)) / 1e6,
+            latency_ms_p99=float(np.percentile(single[name].nanoseconds, 99)) / 1e6,
+            images_per_second_8=len(eight_BCHW) * 1e9 / float(np.median(few[name].nanoseconds)),
             images_per_second=len(chosen) * 1e9 / float(np.median(many[name].nanoseconds)),
             energy_joules_per_1000=_per_thousand(many[name].joules, num_images),
         )

@@ -12,8 +12,8 @@ from imagemill.evaluate.contest import Cards, base_in, open_shipped, read_cards,
 from imagemill.evaluate.cost import Cost
 from imagemill.evaluate.machine import describe_machine
 from imagemill.evaluate.pictures import draw_comparison, draw_confusion, draw_reliability
-from imagemill.evaluate.quality import Answers, ask, confusion, quality
-from imagemill.evaluate.verdict import Standing, judge
+from imagemill.evaluate.quality import Answers, against_parent, ask, confusion, quality
+from imagemill.evaluate.verdict import Standing, dominators, judge
 from imagemill.loading import open_split
 from imagemill.params import BASE, EvaluateParams, Params
 from imagemill.records import MODELS, REPORTS, Evaluation, ModelCard, publishing, publishing_folder
@@ -63,6 +63,7 @@ def evaluate(
     costs = step(time_all, root, cards, shipped, val, settings)
     found = {
         name: quality(test=on_test[name], val=on_val[name], classes=card.classes, bins=bins)
+        | _paired(card, test=on_test, val=on_val)
         for name, card in cards.items()
     }
     evaluations = _evaluations(root, cards, found, costs, threads=settings.threads)
@@ -85,14 +86,18 @@ def _evaluations(
 ) -> list[Evaluation]:
     machine = describe_machine(threads=threads)
     sizes = {name: _size_bytes(root, card) for name, card in cards.items()}
-    verdicts = judge(
-        [
-            Standing(
-                name, card.parent, found[name]["val_top1"], costs[name].latency_ms_p50, sizes[name]
-            )
-            for name, card in cards.items()
-        ]
-    )
+    standings = [
+        Standing(
+            name,
+            card.parent,
+            found[name]["val_top1"],
+            costs[name].latency_ms_p50,
+            sizes[name],
+            costs[name].energy_joules_per_1000,
+        )
+        for name, card in cards.items()
+    ]
+    verdicts, dominated = judge(standings), dominators(standings)
     return [
         Evaluation(
             variant=name,
@@ -100,6 +105,8 @@ def _evaluations(
             size_bytes=sizes[name],
             verdict=verdicts[name][0],
             verdict_reason=verdicts[name][1],
+            on_pareto_front=not dominated[name],
+            dominated_by=dominated[name],
             runtime=card.runtime,
             sha256=card.sha256,
             machine=machine,
@@ -110,6 +117,17 @@ def _evaluations(
         )
         for name, card in cards.items()
     ]
+
+
+def _paired(
+    card: ModelCard, *, test: Mapping[str, Answers], val: Mapping[str, Answers]
+) -> dict[str, Any]:
+    if card.parent is None:
+        return {}
+    return {
+        name: against_parent(card.parent, split[card.parent], split[card.variant], card.classes)
+        for name, split in (("paired", test), ("val_paired", val))
+    }
 
 
 def _size_bytes(root: Path, card: ModelCard) -> int:

@@ -22,6 +22,21 @@ class Standing(NamedTuple):
     val_top1: float
     latency_ms: float
     size_bytes: int
+    energy_joules: float | None = None  # of a thousand images; None: unknown, and no matter
+
+
+def dominators(standings: Sequence[Standing]) -> dict[str, list[str]]:
+    """Of each variant those that are at least as good in everything and better in something.
+
+    Nobody dominates those on the Pareto front.
+
+    Args:
+        standings: All variants.
+    """
+    return {
+        standing.variant: [rival.variant for rival in standings if _dominates(rival, standing)]
+        for standing in standings
+    }
 
 
 def judge(standings: Sequence[Standing]) -> dict[str, tuple[Verdict, str]]:
@@ -61,15 +76,25 @@ def _dominates(one: Standing, other: Standing) -> bool:
         one.val_top1 >= other.val_top1
         and one.size_bytes <= other.size_bytes
         and not _faster(other, one)
+        and not _thriftier(other, one)
     )
     better = (
-        one.val_top1 > other.val_top1 or one.size_bytes < other.size_bytes or _faster(one, other)
+        one.val_top1 > other.val_top1
+        or one.size_bytes < other.size_bytes
+        or _faster(one, other)
+        or _thriftier(one, other)
     )
     return no_worse and better
 
 
 def _faster(one: Standing, other: Standing) -> bool:
     return one.latency_ms < other.latency_ms * (1 - TIE)
+
+
+def _thriftier(one: Standing, other: Standing) -> bool:
+    if one.energy_joules is None or other.energy_joules is None:
+        return False
+    return one.energy_joules < other.energy_joules * (1 - TIE)
 
 
 def _figures(standing: Standing) -> str:
