@@ -219,7 +219,7 @@ def _ffcv(folder: Path, files: Sequence[Path]) -> None:
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
-    quality = 94 if torch.tensor(Image.open(files[0]).size).max() > 32 else 75
+    quality = 94 if max(Image.open(files[0]).size) > 32 else 75
     fields = {
         "image": RGBImageField(write_mode="jpg", jpeg_quality=quality),
         "label": IntField(),
