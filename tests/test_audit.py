@@ -210,6 +210,15 @@ def test_raw_file_changed_after_ingest(tmp_path: Path) -> None:
 # Processes -----------------------------------------------------------------------------------
 
 
+def decoding_processes() -> list[psutil.Process]:
+    """Those this process started, whatever else it has started."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if "imagemill.audit.worker" in child.cmdline()
+    ]
+
+
 def questions_about(root: Path, names: list[str]) -> list[Question]:
     """What the pool is asked about files below root."""
     contents = [(root / name).read_bytes() for name in names]
@@ -254,7 +263,7 @@ def test_worker_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
 
     def jobs() -> object:
         yield 0, request
-        [worker] = psutil.Process().children()
+        [worker] = decoding_processes()
         worker.send_signal(signal.SIGSEGV)
         yield 1, request
 
@@ -297,7 +306,7 @@ def test_few_images_are_worth_one_process(tmp_path: Path) -> None:
     jobs = [(n, questions_about(tmp_path, [f"{n}.jpg"])) for n in range(40)]
     with DecodingPool(tmp_path, LIMITS, workers=2) as pool:
         assert len(list(pool.measure(jobs))) == 40
-        assert len(psutil.Process().children()) == 1
+        assert len(decoding_processes()) == 1
 
 
 def test_a_decoding_process_starts_light() -> None:

@@ -306,7 +306,7 @@ def test_any_number_of_processes_gives_the_same_model(shards: Path) -> None:
 def test_a_killed_process_is_gone_on_with(shards: Path) -> None:
     """kill -9 in the middle: the run says so, the next one resumes and ends with the same bits."""
     params = settings(epochs=200, batch_size=4, restarts=0, checkpoint_seconds=0.2)
-    before = psutil.Process().children(recursive=True)
+    before = set(psutil.Process().children(recursive=True))
     expected = load_file(launched(shards, params) / "model.safetensors")
     job = prepare(shards, params)
 
@@ -321,7 +321,7 @@ def test_a_killed_process_is_gone_on_with(shards: Path) -> None:
         train_processes(job, kill, print)
     resumed = load_file(launched(shards, params) / "model.safetensors")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
-    assert psutil.Process().children(recursive=True) == before
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_mistake_reaches_the_user_as_a_sentence(shards: Path) -> None:
