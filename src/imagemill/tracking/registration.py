@@ -34,7 +34,12 @@ METRICS = "metrics.jsonl"
 EVALUATIONS = records.REPORTS / "evaluate"
 
 # Distributions a runtime needs, for whoever loads the model elsewhere.
-_RUNTIME_NEEDS = {"eager": ("torch", "safetensors"), "onnxruntime": ("onnxruntime",)}
+_RUNTIME_NEEDS = {
+    "eager": ("torch", "safetensors"),
+    "compiled": ("torch", "safetensors"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+}
 
 
 @dataclass(frozen=True)
