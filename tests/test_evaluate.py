@@ -331,7 +331,7 @@ def test_the_machine_is_part_of_the_record(evaluated: Path) -> None:
     """Figures come with processor, threads and versions."""
     machine = read(evaluated, "base").machine
     assert machine["threads"] == 1
-    assert set(machine["versions"]) == {"python", "torch", "onnxruntime", "numpy"}
+    assert set(machine["versions"]) == {"python", "torch", "onnxruntime", "openvino", "numpy"}
 
 
 def test_predictions_tell_each_variants_choice_for_each_image(evaluated: Path) -> None:

@@ -73,7 +73,7 @@ def small_params(**variants: list[dict[str, Any]]) -> Params:
         "precision": "float32",
     }
     document["augment"] |= {"copies": 0, "offline": [], "online": []}
-    document["compress"]["variants"] = variants or CHAINS
+    document["compress"] = {"runtime": "onnxruntime", "variants": variants or CHAINS}
     document["evaluate"] |= {"latency_rounds": 12, "throughput_rounds": 2, "throughput_batch": 8}
     return parse_params(document, where="params.yaml")
 

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagemill.augment import compile_policy
-from imagemill.errors import InputSizeError, ParamsError, SourceError, UnknownNameError
+from imagemill.compress.publish import check_names
+from imagemill.errors import InputSizeError, ParamsError, SourceError
 from imagemill.label_review.review import require_cleanlab
 from imagemill.models import check_architecture, check_prunable
 from imagemill.params import Params
 from imagemill.records import Architecture
-from imagemill.runtimes import RUNTIMES
 from imagemill.train.job import base_architecture
 from imagemill.train.origin import CHAMPION, PUBLISHED
 
@@ -31,8 +31,7 @@ def check(root: Path, params: Params) -> None:
     """
     compile_policy(params.augment.offline, seed=params.augment.seed, online=False)
     compile_policy(params.augment.online, seed=params.augment.seed, online=True)
-    if params.compress.runtime not in RUNTIMES:
-        raise UnknownNameError("runtime", params.compress.runtime, RUNTIMES)
+    check_names(params.compress)
     for key, architecture in _models(params):
         with _said_of(key):
             check_architecture(architecture, params.train.input_size)
@@ -62,7 +61,7 @@ def _pruned(params: Params) -> Iterator[tuple[str, str]]:
         for step in chain:
             if step.distil is not None:
                 name = step.distil.student
-            if step.prune is not None:
+            if step.prune is not None and step.prune.structure != "weights":
                 yield f"compress.variants.{variant}", name
 
 

@@ -224,6 +224,19 @@ class Start(Record):
 RANDOM = Start(kind="random", name="random weights")
 
 
+class ExportCheck(Record):
+    """What an export says of images of val, beside the net it was made from."""
+
+    max_difference: float  # largest |difference| between two logits
+    val_top1: float
+
+
+class RuntimeFigures(ExportCheck):
+    """The same of a runtime, and how fast it is there; where it was measured."""
+
+    latency_ms_p50: float  # one image
+
+
 class ModelCard(Record):
     """models/<variant>/model.json."""
 
@@ -244,6 +257,9 @@ class ModelCard(Record):
     # None: count them on the eager net (an INT8 graph has none; it says those of its float parent).
     num_parameters: int | None = None
     macs: int | None = None
+    bfloat16: bool = False  # computed in bfloat16 by runtimes that can
+    exports: dict[str, ExportCheck] = {}  # name in imagemill.compress.EXPORTS
+    runtimes: dict[str, RuntimeFigures] = {}  # what `compress.runtime: auto` chose from
 
 
 class Evaluation(Record):

@@ -1,5 +1,6 @@
 """Compress: children of the base, smaller or faster, each by a chain of steps."""
 
 from imagemill.compress.chain import METHODS, compress
+from imagemill.compress.exports import EXPORTS
 
-__all__ = ["METHODS", "compress"]
+__all__ = ["EXPORTS", "METHODS", "compress"]

@@ -4,23 +4,25 @@ from pathlib import Path
 
 from imagemill.compress.bench import Bench, open_float, save_float
 from imagemill.compress.fitting import fit_on_bench
+from imagemill.compress.masks import masked, zeros_of
 from imagemill.params import FinetuneParams
 
 
 def finetune(source: Path, target: Path, step: FinetuneParams, bench: Bench) -> None:
-    """Train the net on for `step.epochs`.
+    """Train the net on for `step.epochs`; weights that pruning set to zero stay zero.
 
     Raises:
         TrainingError: the loss is not finite, or the ledger is not whole.
     """
     model, card = open_float(source, bench)
-    tuned = fit_on_bench(
-        model,
-        bench.images("train"),
-        bench,
-        name="finetune",
-        epochs=step.epochs,
-        learning_rate=step.learning_rate,
-        teacher=None,
-    )
+    with masked(model, zeros_of(model)):
+        tuned = fit_on_bench(
+            model,
+            bench.images("train"),
+            bench,
+            name="finetune",
+            epochs=step.epochs,
+            learning_rate=step.learning_rate,
+            teacher=None,
+        )
     save_float(target, tuned, card, card.architecture)

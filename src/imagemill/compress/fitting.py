@@ -1,5 +1,6 @@
 """Train a net on the workbench: what fine-tuning and distillation have in common."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from imagemill.compress.bench import Bench
@@ -21,6 +22,7 @@ def fit_on_bench(
     epochs: int,
     learning_rate: float,
     teacher: "Teacher | None",
+    after_epoch: Callable[[int], None] = lambda _: None,
 ) -> "nn.Module":
     """Train as the base was trained, but for epochs and rate.
 
@@ -32,6 +34,7 @@ def fit_on_bench(
         epochs: Passes over train.
         learning_rate: Peak of the schedule.
         teacher: Whose outputs it learns beside the labels, if any.
+        after_epoch: Called with the number of epochs that are over.
 
     Returns:
         The model: on the CPU, float32, in evaluation mode.
@@ -46,6 +49,7 @@ def fit_on_bench(
     def report(progress: "Progress") -> None:
         bench.progress(progress.step / progress.total_steps, name)
         if progress.ends_epoch:
+            after_epoch(progress.epoch)
             bench.log(
                 f"{name}: epoch {progress.epoch} of {epochs}, loss {progress.loss:.3f}, "
                 f"train accuracy {progress.accuracy:.2%}, {progress.images_per_second:,.0f} "

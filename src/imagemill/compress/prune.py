@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagemill.compress.bench import Bench, open_float, save_float, spread
+from imagemill.compress.prune_weights import prune_weights
 from imagemill.errors import ParamsError
 from imagemill.loading import to_input
 from imagemill.params import PruneParams
@@ -24,7 +25,9 @@ _TOLERANCE = 1e-4
 
 
 def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
-    """Take the share `step.ratio` of channels out of each layer where that is safe.
+    """Take out channels, or by `step.structure` single weights.
+
+    Channels: the share `step.ratio` of each layer where that is safe.
 
     Raises:
         ParamsError: the ratio is so small that no layer loses a channel, or the model cannot be
@@ -34,6 +37,9 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
 
     from imagemill.models import check_prunable, count_parameters
 
+    if step.structure == "weights":
+        prune_weights(source, target, step, bench)
+        return
     model, card = open_float(source, bench)
     check_prunable(card.architecture.name)
     val = bench.images("val")

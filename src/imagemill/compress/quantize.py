@@ -1,9 +1,6 @@
-"""INT8 after training, by ONNX Runtime: signed weights per channel, unsigned activations.
+"""INT8: convolutions and matrix products of bytes; QUANTIZERS has a way for each mode."""
 
-Shapes: N images, B batch, C channels, H height, W width, K classes.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,67 +9,54 @@ from numpy.typing import NDArray
 
 from imagemill.compress.bench import CARD, GRAPH, Bench, save_card, spread
 from imagemill.compress.export import write_graph
+from imagemill.compress.qat import learn_rounding
+from imagemill.compress.quantize_dynamic import quantize_dynamically
+from imagemill.compress.quantize_static import quantize_statically
 from imagemill.loading import to_input
 from imagemill.params import QuantizeParams
 from imagemill.records import ModelCard
-from imagemill.runtimes.onnx_export import INPUT
 from imagemill.runtimes.onnx_session import open_session
 
-_BATCH = 64
+# (float graph, INT8 graph to write, images of val [N, C, H, W])
+Quantizer = Callable[[Path, Path, NDArray[np.float32]], None]
+
+QUANTIZERS: dict[str, Quantizer] = {
+    "static": quantize_statically,
+    "dynamic": quantize_dynamically,
+    "qat": quantize_statically,  # after `learn_rounding`
+}
+_COMPARED = 256  # images of val, where none are asked for to calibrate on
 
 
 def quantize(source: Path, target: Path, step: QuantizeParams, bench: Bench) -> None:
     """Turn the convolutions and matrix products of a net to INT8.
 
-    Activation ranges are fixed beforehand: the smallest and the largest value on images of val.
     Unsigned activations with signed weights are what processors multiply fastest (U8S8; a signed
-    pair runs slower than float32 on x86).
+    pair runs slower than float32 on x86). The graph runs in ONNX Runtime and OpenVINO alike.
+
+    Raises:
+        TrainingError: mode qat, and the loss is not finite or the ledger is not whole.
     """
     val = bench.images("val")
-    images_NCHW = to_input(val.take(spread(val.targets_N, step.calibration_images)))
+    positions = spread(val.targets_N, step.calibration_images or _COMPARED)
+    images_NCHW = to_input(val.take(positions))
     with TemporaryDirectory(dir=target.parent) as scratch:
+        if step.mode == "qat":
+            learned = Path(scratch) / "learned"
+            learned.mkdir()
+            learn_rounding(source, learned, step, bench)
+            source = learned
         graph = Path(scratch) / GRAPH
         write_graph(source, graph, bench)
-        _quantize_graph(graph, target / GRAPH, images_NCHW)
+        QUANTIZERS[step.mode](graph, target / GRAPH, images_NCHW)
         agreement = _agreement(graph, target / GRAPH, images_NCHW)
         before, after = graph.stat().st_size, (target / GRAPH).stat().st_size
+        card = ModelCard.read(source / CARD)
     bench.log(
         f"quantize: {before / 1000:.1f} -> {after / 1000:.1f} kB ({after / before:.2f} x), same "
         f"class as float32 for {100 * agreement:.1f} % of {len(images_NCHW)} images of val"
     )
-    save_card(target, ModelCard.read(source / CARD), [GRAPH], runtime="onnxruntime")
-
-
-def _quantize_graph(graph: Path, quantized: Path, images_NCHW: NDArray[np.float32]) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
-
-    prepared = graph.with_name("prepared.onnx")
-    # Shapes are known already; the symbolic pass would import torch's companions for nothing.
-    quant_pre_process(graph, prepared, skip_symbolic_shape=True)
-    quantize_static(
-        prepared,
-        quantized,
-        _Calibration(images_NCHW),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-    )
-
-
-class _Calibration:
-    """Hands images over batch by batch, as ONNX Runtime asks for them."""
-
-    def __init__(self, images_NCHW: NDArray[np.float32]) -> None:
-        starts = range(0, len(images_NCHW), _BATCH)
-        self._batches: Iterator[NDArray[np.float32]] = (
-            images_NCHW[start : start + _BATCH] for start in starts
-        )
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next feed; None after the last."""
-        batch_BCHW = next(self._batches, None)
-        return None if batch_BCHW is None else {INPUT: batch_BCHW}
+    save_card(target, card, [GRAPH], runtime="onnxruntime")
 
 
 def _agreement(graph: Path, quantized: Path, images_NCHW: NDArray[np.float32]) -> float:

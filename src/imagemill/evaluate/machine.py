@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
-_LIBRARIES = ("torch", "onnxruntime", "numpy")
+_LIBRARIES = ("torch", "onnxruntime", "openvino", "numpy")
 
 
 def describe_machine(*, threads: int) -> dict[str, Any]:

@@ -11,12 +11,33 @@ BASE = "base"
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 
 
-class PruneParams(Section):
-    """Structured pruning: whole channels are removed, the net becomes smaller and stays dense."""
+class GradualParams(Section):
+    """Training while the share of zeros grows, instead of all at once."""
 
-    ratio: float = Field(
-        gt=0, lt=1, description="Share of channels removed in each prunable layer."
+    epochs: Positive = Field(description="Passes over train.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
+
+
+class PruneParams(Section):
+    """What matters least is taken out: whole channels, or single weights."""
+
+    structure: Literal["channels", "weights"] | None = Field(
+        default=None,
+        description="channels: layers become narrower and stay dense. weights: single weights "
+        "become zero; the file compresses better, nothing runs faster. Absent: channels.",
     )
+    ratio: float = Field(
+        gt=0, lt=1, description="Share of channels removed in each layer, or of weights overall."
+    )
+    gradual: GradualParams | None = Field(
+        default=None, description="Structure weights: epoch by epoch; absent: in one shot."
+    )
+
+    @model_validator(mode="after")
+    def _gradual_fits(self) -> Self:
+        if self.gradual and self.structure != "weights":
+            raise ValueError("gradual belongs to structure: weights; leave it out for channels")
+        return self
 
 
 class FinetuneParams(Section):
@@ -34,14 +55,58 @@ class DistilParams(Section):
     epochs: Positive = Field(description="Passes over train.")
     learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
     temperature: float = Field(gt=0, description="Softens both outputs (Hinton et al. 2015).")
-    alpha: Fraction = Field(description="Weight of the teacher's part of the loss.")
+    alpha: Fraction = Field(
+        description="Weight of the teacher's part of the loss; 0: labels alone, 1: teacher alone."
+    )
+    features: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight of the part that compares which images look alike to both nets, "
+        "before their heads; absent: logits alone.",
+    )
 
 
 class QuantizeParams(Section):
-    """INT8 after training: weights per channel, activations calibrated on images of val."""
+    """INT8: weights per channel, unsigned activations."""
 
-    mode: Literal["static"] = Field(description="static: activation ranges fixed by calibration.")
-    calibration_images: Positive = Field(description="Images of val used, at most.")
+    mode: Literal["static", "dynamic", "qat"] = Field(
+        description="static: ranges of activations fixed by calibration on val. dynamic: found "
+        "anew at each call. qat: the net first learns to live with rounding, then static."
+    )
+    calibration_images: Positive | None = Field(
+        default=None, description="Images of val used, at most; modes static and qat."
+    )
+    epochs: Positive | None = Field(default=None, description="Mode qat: passes over train.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Mode qat: peak learning rate of the same schedule."
+    )
+
+    @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        wanted = {
+            "static": {"calibration_images"},
+            "dynamic": set(),
+            "qat": {"calibration_images", "epochs", "learning_rate"},
+        }[self.mode]
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if given - {"mode"} != wanted:
+            raise ValueError(
+                f"mode {self.mode} takes {sorted(wanted) or 'nothing else'}, "
+                f"got {sorted(given - {'mode'}) or 'nothing'}"
+            )
+        return self
+
+
+class FactoriseParams(Section):
+    """Low rank: each convolution and linear layer becomes two thin ones."""
+
+    ratio: float = Field(
+        gt=0, lt=1, description="Weights of the two together, as a share of the layer's."
+    )
+
+
+class HalveParams(Section):
+    """bfloat16: weights of half the size, products in bfloat16 where the runtime can."""
 
 
 class StepParams(Section):
@@ -51,6 +116,8 @@ class StepParams(Section):
     finetune: FinetuneParams | None = None
     distil: DistilParams | None = None
     quantize: QuantizeParams | None = None
+    factorise: FactoriseParams | None = None
+    bfloat16: HalveParams | None = None
 
     @model_validator(mode="after")
     def _one_method(self) -> Self:
@@ -68,7 +135,23 @@ class CompressParams(Section):
     """Children of the base model, each a chain of steps and a DVC stage instance of its own."""
 
     runtime: str = Field(
-        description="A name in imagemill.runtimes.RUNTIMES: what float variants ship in."
+        description="A name in imagemill.runtimes.RUNTIMES: what variants ship in that hold a file "
+        "for it; auto: the fastest of `candidates` on this machine, one image at a time."
+    )
+    candidates: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Runtimes that `auto` measures, in order of preference where they tie; "
+        "absent: onnxruntime, openvino and eager.",
+    )
+    exports: tuple[str, ...] | None = Field(
+        default=None,
+        description="Names in imagemill.compress.EXPORTS: forms written beside what ships and "
+        "checked against the eager net on val; absent: none.",
+    )
+    checked_images: Positive | None = Field(
+        default=None,
+        description="Images of val that exports and runtimes are checked on, at most; absent: all.",
     )
     variants: dict[VariantName, tuple[StepParams, ...]] = Field(
         description="Name -> chain of steps."
@@ -82,8 +165,8 @@ class CompressParams(Section):
                 raise ValueError(f"a variant cannot be called {BASE!r}: that is the trained model")
             if not chain:
                 raise ValueError(f"variant {name!r} has no step")
-            if "quantize" in methods[:-1]:
-                raise ValueError(f"variant {name!r}: quantize must be the last step of its chain")
+            for last in {"quantize", "bfloat16"}.intersection(methods[:-1]):
+                raise ValueError(f"variant {name!r}: {last} must be the last step of its chain")
             if "distil" in methods[1:]:
                 raise ValueError(
                     f"variant {name!r}: distil starts a new net, so it must come first"

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from imagemill.errors import UnknownNameError
 from imagemill.records import ModelCard
-from imagemill.runtimes import eager, onnx_session
+from imagemill.runtimes import compiled, eager, onnx_session, openvino_session
 from imagemill.runtimes.contract import Predictor, Runtime
 from imagemill.runtimes.onnx_export import check_export, export_onnx
 
 RUNTIMES: dict[str, Runtime] = {
     "eager": Runtime(eager.FILE, eager.open_eager),
+    "compiled": Runtime(compiled.FILE, compiled.open_compiled),
     "onnxruntime": Runtime(onnx_session.FILE, onnx_session.open_onnxruntime),
+    "openvino": Runtime(openvino_session.FILE, openvino_session.open_openvino),
 }
 
 

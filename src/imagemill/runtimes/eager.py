@@ -1,8 +1,9 @@
-"""PyTorch in eager mode, float32, channels last.
+"""PyTorch in eager mode, channels last, in float32 or where the variant says so bfloat16.
 
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,14 @@ def open_eager(folder: Path, *, threads: int) -> Predictor:
     from imagemill.models import load_model
 
     torch.set_num_threads(threads)
-    model, _ = load_model(folder)
+    model, card = load_model(folder)
     model = model.eval().to(memory_format=torch.channels_last)
 
     def predict(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        autocast = torch.autocast("cpu", torch.bfloat16) if card.bfloat16 else nullcontext()
+        with torch.inference_mode(), autocast:
             images = torch.from_numpy(images_BCHW).to(memory_format=torch.channels_last)
-            logits_BK: NDArray[np.float32] = model(images).numpy()
+            logits_BK: NDArray[np.float32] = model(images).float().numpy()
         return logits_BK
 
     return predict

@@ -40,7 +40,12 @@ EVALUATIONS = records.REPORTS / "evaluate"
 _MAPPINGS = ("worst_class", "val_worst_class", "paired", "val_paired")
 
 # Distributions a runtime needs, for whoever loads the model elsewhere.
-_RUNTIME_NEEDS = {"eager": ("torch", "safetensors"), "onnxruntime": ("onnxruntime",)}
+_RUNTIME_NEEDS = {
+    "eager": ("torch", "safetensors"),
+    "compiled": ("torch", "safetensors"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+}
 
 
 @dataclass(frozen=True)
