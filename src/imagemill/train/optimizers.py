@@ -19,7 +19,7 @@ def sgd(model: nn.Module, train: TrainParams) -> Optimizer:
         lr=1.0,
         momentum=train.momentum,
         weight_decay=train.weight_decay,
-        fused=_can_be_fused(model),
+        fused=_can_be_fused(model, train),
     )
 
 
@@ -34,7 +34,7 @@ def nesterov(model: nn.Module, train: TrainParams) -> Optimizer:
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         nesterov=train.momentum > 0,
-        fused=_can_be_fused(model),
+        fused=_can_be_fused(model, train),
     )
 
 
@@ -142,9 +142,14 @@ def _shifts(model: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def _can_be_fused(model: nn.Module) -> bool:
-    """One pass over memory, a fifth of the time; torch 2.14 has none for SGD on shards."""
-    return not any(isinstance(parameter, DTensor) for parameter in model.parameters())
+def _can_be_fused(model: nn.Module, train: TrainParams) -> bool:
+    """One pass over memory, a fifth of the time.
+
+    torch 2.14 has none for SGD on shards, nor where some parameters have moved before and others,
+    frozen until now, have not.
+    """
+    is_sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return not is_sharded and train.transfer is None
 
 
 def _groups(model: nn.Module, train: TrainParams) -> list[dict[str, Any]]:
