@@ -54,7 +54,7 @@ def _measure(base: str) -> list[Row]:
     }
     rows = [_size_row(base, name, size, sizes["base"]) for name, size in sizes.items()]
     for name, card in cards.items():
-        rows.append(Row(f"{base} {name}: runtime it ships in: {card.runtime}", 1, "choice"))
+        sys.stdout.write(f"{base} {name} ships in {card.runtime}\n")
     for name, figure in figures.items():
         rows += _rows(base, name, figure, figures)
     return rows
@@ -68,9 +68,7 @@ def _peers(root: Path, bench: Bench, folder: str) -> dict[str, Predictor]:
         "plain ONNX Runtime static": peers.onnxruntime_static(graph, images_NCHW, Path(folder))
     }
     if find_spec("nncf") is None:
-        sys.stdout.write(
-            "nncf is not installed: left out (pip install 'imagemill[compress-peers]')\n"
-        )
+        sys.stdout.write("nncf is left out: pip install 'imagemill[compress-peers]' brings it\n")
     else:
         found["plain NNCF + OpenVINO"] = peers.nncf_openvino(graph, images_NCHW)
     return found
@@ -90,17 +88,11 @@ def _rows(base: str, name: str, figure: Figures, figures: dict[str, Figures]) ->
     references = {"base in eager": eager}
     if f"base in {runtime}" in figures:
         references[f"base in {runtime}"] = figures[f"base in {runtime}"]
+    single = Row(f"{base} {name}: one image", figure.single_ms, "ms")
+    batch = Row(f"{base} {name}: {BATCH} images", figure.batch_ms, "ms")
     for told, reference in references.items():
-        rows.append(
-            Row(f"{base} {name}: one image", figure.single_ms, "ms").against(
-                told, reference.single_ms
-            )
-        )
-        rows.append(
-            Row(f"{base} {name}: {BATCH} images", figure.batch_ms, "ms").against(
-                told, reference.batch_ms
-            )
-        )
+        rows.append(single.against(told, reference.single_ms))
+        rows.append(batch.against(told, reference.batch_ms))
     return rows
 
 
