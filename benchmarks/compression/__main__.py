@@ -7,7 +7,6 @@ One thread, all contestants in turns in one process. Writes results/compression.
 alone results/compression-<base>.json. Peers that are not installed are left out, and that is said.
 """
 
-import os
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -97,5 +96,4 @@ def _rows(base: str, name: str, figure: Figures, figures: dict[str, Figures]) ->
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main(sys.argv[1:])
