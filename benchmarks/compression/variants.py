@@ -12,6 +12,15 @@ Chain = list[dict[str, Any]]
 
 _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
 _PRUNED: Chain = [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 3, "learning_rate": 0.05}}]
+_GUIDED: Chain = [
+    {"prune": {"ratio": 0.5}},
+    {
+        "finetune": {
+            **{"epochs": 4, "learning_rate": 0.05},
+            "guide": {"temperature": 4, "alpha": 0.9},
+        }
+    },
+]
 _STUDENT = {
     "student": "resnet20",
     "width": 0.3125,
@@ -24,6 +33,8 @@ VARIANTS: dict[str, dict[str, Chain]] = {
         "int8": _INT8,
         "pruned50": _PRUNED,
         "pruned50-int8": [*_PRUNED, *_INT8],
+        "guided50": _GUIDED,
+        "guided50-int8": [*_GUIDED, *_INT8],
         "bfloat16": [{"bfloat16": {}}],
         "student": [{"distil": {**_STUDENT, "alpha": 0.9}}],
         "student-labels": [{"distil": {**_STUDENT, "alpha": 0.0}}],
