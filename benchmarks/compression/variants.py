@@ -16,7 +16,8 @@ _GUIDED: Chain = [
     {"prune": {"ratio": 0.5}},
     {
         "finetune": {
-            **{"epochs": 4, "learning_rate": 0.05},
+            "epochs": 4,
+            "learning_rate": 0.05,
             "guide": {"temperature": 4, "alpha": 0.9},
         }
     },
