@@ -8,6 +8,7 @@
 ## make bench                            what the wiring costs
 ## make bench-data                       sharding, loading and growth beside other systems
 ## make bench-train                      the training loop beside other trainers; accuracy
+## make bench-compress                   compressed nets beside their parents and other tools
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 # Stages are started as `python`: it must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help run recipe ui serve test lint bench bench-data bench-train
+.PHONY: help run recipe ui serve test lint bench bench-data bench-train bench-compress
 .DEFAULT_GOAL := help
 
 help:
@@ -65,7 +66,7 @@ $(PEERS)/.installed: $(INSTALLED)
 	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $(PEERS)/lib/python3.11/site-packages/imagemill-environment.pth
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		$$($(BIN)/python -m benchmarks.peers peers train-peers)
+		$$($(BIN)/python -m benchmarks.peers peers train-peers compress-peers)
 	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--no-build-isolation $$($(BIN)/python -m benchmarks.peers ffcv) || \
 		echo "FFCV cannot be built here (it needs libopencv-dev, libturbojpeg0-dev and pkg-config): left out"
@@ -76,3 +77,7 @@ bench-data: $(PEERS)/.installed
 
 bench-train: $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.training
+
+# IMAGEMILL_DATASETS says where cifar10.tar.gz is; bases are trained the first time.
+bench-compress: $(PEERS)/.installed
+	$(PEERS)/bin/python -m benchmarks.compression

@@ -30,9 +30,10 @@ from imagemill.runtimes import open_variant, runtimes_of
 
 Chain = list[dict[str, Any]]
 _TRAINED = {"epochs": 1, "learning_rate": 0.01}
+_GUIDED = {"epochs": 4, "learning_rate": 0.05, "guide": {"temperature": 4, "alpha": 0.9}}
 # Each method in each of its ways.
 WAYS: dict[str, Chain] = {
-    "prune": [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 4, "learning_rate": 0.05}}],
+    "prune": [{"prune": {"ratio": 0.5}}, {"finetune": _GUIDED}],
     "zeros": [{"prune": {"structure": "weights", "ratio": 0.3}}, {"finetune": _TRAINED}],
     "rising": [{"prune": {"structure": "weights", "ratio": 0.3, "gradual": _TRAINED}}],
     "distil": [

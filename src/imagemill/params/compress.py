@@ -40,11 +40,21 @@ class PruneParams(Section):
         return self
 
 
+class GuideParams(Section):
+    """The base's outputs as something to learn beside the labels."""
+
+    temperature: float = Field(gt=0, description="Softens both outputs (Hinton et al. 2015).")
+    alpha: Fraction = Field(description="Weight of the base's part of the loss.")
+
+
 class FinetuneParams(Section):
     """Training that goes on from the step before, with train's data and batch size."""
 
     epochs: Positive = Field(description="Passes over train.")
     learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
+    guide: GuideParams | None = Field(
+        default=None, description="Learn from the base too; absent: from labels alone."
+    )
 
 
 class DistilParams(Section):
