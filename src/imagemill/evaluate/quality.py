@@ -13,6 +13,7 @@ from imagemill.evaluate.views import averaged, with_views
 from imagemill.loading import SplitImages, to_input
 from imagemill.metrics import (
     METRICS,
+    area_under_risk,
     at_temperature,
     brier_score,
     class_scores,
@@ -21,12 +22,14 @@ from imagemill.metrics import (
     fitted_temperature,
     negative_log_likelihood,
     paired,
+    selective_curve,
     wilson_interval,
 )
 from imagemill.runtimes import Predictor
 
 BATCH = 256
 _CONFUSIONS = 10
+_COVERAGES = 20
 
 
 class Answers(NamedTuple):
@@ -80,6 +83,10 @@ def quality(*, test: Answers, val: Answers, classes: Sequence[str], bins: int) -
         "brier": brier_score(*_swapped(test)),
         "temperature": temperature,
         "ece_at_temperature": expected_calibration_error(scaled_NK, test.labels_N, num_bins=bins),
+        "selective": [
+            point._asdict() for point in selective_curve(*_swapped(test), num_points=_COVERAGES)
+        ],
+        "aurc": area_under_risk(*_swapped(test)),
         "worst_class": _worst_class(confusion_KK, classes),
         "val_worst_class": _worst_class(confusion(val), classes),
         "confusions": _confusions(confusion_KK, classes),
