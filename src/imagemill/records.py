@@ -258,6 +258,7 @@ class ModelCard(Record):
     num_parameters: int | None = None
     macs: int | None = None
     bfloat16: bool = False  # computed in bfloat16 by runtimes that can
+    temperature: float | None = None  # logits were divided by it; it is in the file already
     exports: dict[str, ExportCheck] = {}  # name in imagemill.compress.EXPORTS
     runtimes: dict[str, RuntimeFigures] = {}  # what `compress.runtime: auto` chose from
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imagemill.compress.bench import Bench, Method
 from imagemill.compress.bfloat16 import bfloat16
+from imagemill.compress.calibrate import calibrate
 from imagemill.compress.distil import distil
 from imagemill.compress.factorise import factorise
 from imagemill.compress.finetune import finetune
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     "quantize": quantize,
     "factorise": factorise,
     "bfloat16": bfloat16,
+    "calibrate": calibrate,
 }
 
 

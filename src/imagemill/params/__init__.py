@@ -9,6 +9,7 @@ from imagemill.params.audit import AuditParams, ChecksParams, NearDuplicateParam
 from imagemill.params.augment import AugmentParams, CopiesParams, OperationParams
 from imagemill.params.compress import (
     BASE,
+    CalibrateParams,
     CompressParams,
     DistilParams,
     FactoriseParams,
@@ -37,6 +38,7 @@ __all__ = [
     "AsynchronousParams",
     "AuditParams",
     "AugmentParams",
+    "CalibrateParams",
     "ChecksParams",
     "ChoicesParams",
     "CompressParams",
