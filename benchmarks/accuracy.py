@@ -9,7 +9,6 @@ JPEG).
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clones import take_compiled_decoder
 from benchmarks.results import Row, write_results
 from imagemill.params import PARAMS_FILE, read_yaml
 
@@ -44,7 +44,7 @@ def measure(recipe: str, seeds: Sequence[int] = SEEDS) -> list[Row]:
 
 def _measure(recipe: str, clone: Path, seeds: Sequence[int]) -> list[Row]:
     subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
-    _take_compiled_decoder(clone)
+    take_compiled_decoder(Path(), clone)
     place = ["imagemill", "recipe", recipe]
     if recipe != "digits":
         archive = ARCHIVES[recipe.partition("-")[0]]
@@ -86,13 +86,6 @@ def _run_stages(clone: Path) -> dict[str, Any]:
     evaluation = json.loads((clone / "reports/evaluate/base.json").read_bytes())
     metrics = json.loads((clone / "models/base/metrics.json").read_bytes())
     return {**metrics, "top1": evaluation["top1"], "seconds": seconds}
-
-
-def _take_compiled_decoder(clone: Path) -> None:
-    """What an installation builds and git does not hold."""
-    place = "src/imagemill/decoding"
-    for built in Path(place).glob("_native*"):
-        shutil.copy(built, clone / place)
 
 
 def _run(command: list[str], clone: Path) -> None:

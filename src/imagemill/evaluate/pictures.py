@@ -151,13 +151,16 @@ def _scatter(
             label=f"{evaluation.variant} ({evaluation.verdict})",
             **MARKERS[evaluation.verdict],
         )
-    front = front_of([(cost(evaluation), 100 * evaluation.top1) for evaluation in evaluations])
-    axes.step(*zip(*front, strict=True), where="post", color="#bbbbbb", linewidth=1, zorder=0)
+    points = [(cost(evaluation), 100 * evaluation.top1) for evaluation in evaluations]
+    front = front_of(points)
+    dearest = (2 * max(points)[0], front[-1][1])  # the line runs out of the picture
+    costs, worths = zip(*front, dearest, strict=True)
+    axes.step(costs, worths, where="post", color="#bbbbbb", linewidth=1, zorder=0)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.15)
+    axes.set_xlim(min(points)[0] / 1.4, max(points)[0] * 1.4)
     axes.grid(alpha=0.25)
 
 
