@@ -224,6 +224,14 @@ class Start(Record):
 RANDOM = Start(kind="random", name="random weights")
 
 
+class EnsembleMember(Record):
+    """A registered model inside an ensemble."""
+
+    name: str  # as `ensemble.members` says
+    version: int
+    sha256: str  # of its float weights
+
+
 class ExportCheck(Record):
     """What an export says of images of val, beside the net it was made from."""
 
@@ -259,6 +267,7 @@ class ModelCard(Record):
     macs: int | None = None
     bfloat16: bool = False  # computed in bfloat16 by runtimes that can
     temperature: float | None = None  # logits were divided by it; it is in the file already
+    members: list[EnsembleMember] = []  # beside the base
     exports: dict[str, ExportCheck] = {}  # name in imagemill.compress.EXPORTS
     runtimes: dict[str, RuntimeFigures] = {}  # what `compress.runtime: auto` chose from
 

@@ -56,7 +56,7 @@ def assemble(
             measured.costs[name].latency_ms_p50,
             sizes[name],
             measured.costs[name].energy_joules_per_1000,
-            is_ensemble=any("ensemble" in step for step in card.steps),
+            is_ensemble=card.architecture.name == "ensemble",
         )
         for name, card in cards.items()
     ]

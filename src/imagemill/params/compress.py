@@ -119,6 +119,16 @@ class HalveParams(Section):
     """bfloat16: weights of half the size, products in bfloat16 where the runtime can."""
 
 
+class EnsembleParams(Section):
+    """Registered models beside the base: the mean of their probabilities answers."""
+
+    members: tuple[Annotated[str, Field(pattern=r"^models:/")], ...] = Field(
+        min_length=1,
+        description="models:/NAME/VERSION or models:/NAME@ALIAS, trained on the same data. An "
+        "alias is looked up when the variant is made; DVC does not notice that it moved.",
+    )
+
+
 class CalibrateParams(Section):
     """Temperature scaling: logits divided by what fits val best, stored in the net's file."""
 
@@ -133,6 +143,7 @@ class StepParams(Section):
     factorise: FactoriseParams | None = None
     bfloat16: HalveParams | None = None
     calibrate: CalibrateParams | None = None
+    ensemble: EnsembleParams | None = None
 
     @model_validator(mode="after")
     def _one_method(self) -> Self:
@@ -183,8 +194,11 @@ class CompressParams(Section):
             before = methods[:-2] if methods[-2:] == ["quantize", "calibrate"] else methods[:-1]
             for last in {"quantize", "bfloat16"}.intersection(before):
                 raise ValueError(f"variant {name!r}: {last} must be the last step of its chain")
-            if "distil" in methods[1:]:
+            if "ensemble" in methods[1:]:
+                raise ValueError(f"variant {name!r}: ensemble must come first")
+            if "distil" in (methods[2:] if methods[0] == "ensemble" else methods[1:]):
                 raise ValueError(
-                    f"variant {name!r}: distil starts a new net, so it must come first"
+                    f"variant {name!r}: distil starts a new net, so it must come first, or behind "
+                    "ensemble"
                 )
         return self
