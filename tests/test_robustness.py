@@ -12,7 +12,8 @@ from imagemill.decoding import encode_png
 from imagemill.errors import SourceError
 from imagemill.evaluate import evaluate
 from imagemill.evaluate.corruptions import CORRUPTIONS
-from imagemill.evaluate.outside import ask_outside, novelty_scores, shift_scores
+from imagemill.evaluate.outside import Outside, ask_outside, novelty_scores, shift_scores
+from imagemill.evaluate.panel import Panel
 from imagemill.evaluate.quality import Answers, ask
 from imagemill.evaluate.robustness import ask_corrupted, robustness
 from imagemill.loading import open_split
@@ -47,7 +48,8 @@ def test_all_variants_see_the_same_corrupted_images(trained: Path) -> None:
     """The base beside itself makes the same mistakes; each corruption has five counts."""
     val = open_split(trained, "val", input_shape=(1, SIZE, SIZE), loading=PARAMS.loading)
     base = open_variant(trained / "models/base", threads=1)
-    mistakes = ask_corrupted({"one": base, "two": base}, val, ("identity",), count=20)
+    with Panel({"one": base, "two": base}, ("identity",), threads=1) as panel:
+        mistakes = ask_corrupted(panel, val, count=20)
     assert mistakes["one"] == mistakes["two"]
     assert mistakes["one"].keys() == CORRUPTIONS.keys()
     assert all(len(counts) == 5 and max(counts) <= 20 for counts in mistakes["one"].values())
@@ -57,7 +59,8 @@ def test_what_tells_brightness_apart_fails_where_brightness_goes(trained: Path) 
     """Classes are dark, grey and light squares: contrast hurts more than pixelation does."""
     val = open_split(trained, "val", input_shape=(1, SIZE, SIZE), loading=PARAMS.loading)
     base = open_variant(trained / "models/base", threads=1)
-    mistakes = ask_corrupted({"base": base}, val, ("identity",), count=30)["base"]
+    with Panel({"base": base}, ("identity",), threads=1) as panel:
+        mistakes = ask_corrupted(panel, val, count=30)["base"]
     assert sum(mistakes["brightness"]) > sum(mistakes["pixelate"])
 
 
@@ -78,12 +81,12 @@ def shifted(tmp_path: Path) -> Path:
     return tmp_path / "shifted"
 
 
-def asked(trained: Path, source: Path, *, labelled: bool, **changed: object):
+def asked(trained: Path, source: Path, *, labelled: bool, count: int = 100) -> Outside:
+    """What the base says of a set."""
     card = ModelCard.read(trained / "models/base/model.json")
     predictors = {"base": open_variant(trained / "models/base", threads=1)}
-    return ask_outside(
-        trained, str(source), predictors, card, settings(**changed), labelled=labelled
-    )
+    with Panel(predictors, ("identity",), threads=1) as panel:
+        return ask_outside(trained, str(source), panel, card, count=count, labelled=labelled)
 
 
 def test_a_shifted_set_is_scored_on_the_classes_the_model_knows(
@@ -107,7 +110,7 @@ def test_the_digest_of_a_set_is_that_of_its_images(trained: Path, shifted: Path)
 
 def test_no_more_images_are_taken_than_asked_for(trained: Path, shifted: Path) -> None:
     """Which ones depends on their names alone."""
-    outside = asked(trained, shifted, labelled=False, outside_images=5)
+    outside = asked(trained, shifted, labelled=False, count=5)
     assert len(outside.answers["base"].labels_N) == 5
 
 
@@ -123,7 +126,8 @@ def test_the_data_itself_is_not_out_of_distribution(trained: Path, shifted: Path
     """Pictures like those of test are told apart by chance only; a set of certainty 0 entirely."""
     test = open_split(trained, "test", input_shape=(1, SIZE, SIZE), loading=PARAMS.loading)
     base = {"base": open_variant(trained / "models/base", threads=1)}
-    known = ask(base, test, ("identity",))["base"]
+    with Panel(base, ("identity",), threads=1) as panel:
+        known = ask(panel, test)["base"]
     outside = asked(trained, shifted, labelled=False)
     same = outside._replace(answers={"base": known})
     assert novelty_scores(same, "base", known)["auroc"] == pytest.approx(0.5)

@@ -12,6 +12,7 @@ from imagemill.evaluate.assembly import Measured, assemble
 from imagemill.evaluate.contest import Cards, measure_footprints, open_shipped, read_cards, time_all
 from imagemill.evaluate.curves import draw_mistakes, draw_robustness, draw_selective
 from imagemill.evaluate.outside import Outside, ask_outside
+from imagemill.evaluate.panel import Panel
 from imagemill.evaluate.pictures import draw_comparison, draw_confusion, draw_reliability
 from imagemill.evaluate.quality import Answers, ask, confusion
 from imagemill.evaluate.robustness import Mistakes, ask_corrupted
@@ -64,7 +65,9 @@ def evaluate(
     )
     slices = slices_of(root, test.keys, settings.slices)
     shipped = open_shipped(root, cards, threads=settings.threads)
-    measured = _Session(root, cards, shipped, settings, step).measure(val, test, slices)
+    with Panel(shipped, settings.views, threads=settings.threads) as panel:
+        session = _Session(root, cards, shipped, panel, settings, step)
+        measured = session.measure(val, test, slices)
     evaluations = assemble(root, cards, measured, settings)
     with publishing_folder(root / EVALUATE) as folder:
         for evaluation in evaluations:
@@ -82,6 +85,7 @@ class _Session:
     root: Path
     cards: Cards
     shipped: Mapping[str, Predictor]
+    panel: Panel
     params: EvaluateParams
     step: Step
 
@@ -90,8 +94,8 @@ class _Session:
     ) -> Measured:
         step, params = self.step, self.params
         return Measured(
-            on_val=step(ask, self.shipped, val, params.views),
-            on_test=step(ask, self.shipped, test, params.views),
+            on_val=step(ask, self.panel, val),
+            on_test=step(ask, self.panel, test),
             costs=step(time_all, self.root, self.cards, self.shipped, val, params),
             footprints=step(measure_footprints, self.root, self.cards, params),
             corrupted=self._corrupted(val),
@@ -104,8 +108,7 @@ class _Session:
     def _corrupted(self, val: SplitImages) -> dict[str, Mistakes] | None:
         if not self.params.corruption_images:
             return None
-        count = self.params.corruption_images
-        return self.step(ask_corrupted, self.shipped, val, self.params.views, count=count)
+        return self.step(ask_corrupted, self.panel, val, count=self.params.corruption_images)
 
     def _outside(self, source: str | None, *, labelled: bool) -> Outside | None:
         if source is None:
@@ -114,9 +117,9 @@ class _Session:
             ask_outside,
             self.root,
             source,
-            self.shipped,
+            self.panel,
             self.cards[BASE],
-            self.params,
+            count=self.params.outside_images,
             labelled=labelled,
         )
 

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.errors import IntegrityError, SourceError
-from imagemill.evaluate.quality import BATCH, Answers
-from imagemill.evaluate.views import averaged, with_views
+from imagemill.evaluate.panel import BATCH, Panel
+from imagemill.evaluate.quality import Answers
 from imagemill.loading import decode_image, to_input
 from imagemill.metrics import area_under_roc, expected_calibration_error, wilson_interval
-from imagemill.params import EvaluateParams
 from imagemill.records import ModelCard
-from imagemill.runtimes import Predictor
 from imagemill.sources import RawImage, RawReader, open_source
 
 _TRUE_POSITIVES = 0.95
@@ -53,10 +51,10 @@ class Outside(NamedTuple):
 def ask_outside(
     root: Path,
     source: str,
-    predictors: Mapping[str, Predictor],
+    panel: Panel,
     card: ModelCard,
-    params: EvaluateParams,
     *,
+    count: int,
     labelled: bool,
 ) -> Outside:
     """Show a source to several variants; each image is decoded once.
@@ -64,18 +62,17 @@ def ask_outside(
     Args:
         root: The project's root, where relative paths start.
         source: As `ingest.source` names one; of given splits only `test` counts.
-        predictors: Variant -> predictor.
+        panel: The variants.
         card: Of the base: shape, resize, classes.
-        params: Views, and how many images are taken at most.
+        count: How many images are taken at most.
         labelled: Whether only images of the model's classes count.
 
     Raises:
         SourceError: the source cannot be read, or no image of it counts.
     """
-    shown = {name: with_views(predict, params.views) for name, predict in predictors.items()}
-    probs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in shown}
+    probs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in panel.variants}
     ids = {name: number for number, name in enumerate(card.classes)}
-    chosen, unknown = _chosen(root, source, params.outside_images, ids if labelled else None)
+    chosen, unknown = _chosen(root, source, count, ids if labelled else None)
     digest, labels, damaged = hashlib.sha256(), list[int](), 0
     with RawReader(root) as reader:
         for start in range(0, len(chosen), BATCH):
@@ -86,13 +83,13 @@ def ask_outside(
                 continue
             labels += [ids.get(image.target or "", -1) for image, _ in good]
             images_BCHW = to_input(np.stack([pixels for _, pixels in good]))
-            for name, predict in shown.items():
-                probs[name].append(averaged(predict(images_BCHW), len(params.views)))
+            for name, probs_BK in panel.probabilities(images_BCHW).items():
+                probs[name].append(probs_BK)
     if not labels:
         raise SourceError(
             f"{source} holds no image that can be evaluated: {_expected(ids, labelled=labelled)}"
         )
-    answers = {name: Answers(np.array(labels), np.concatenate(probs[name])) for name in shown}
+    answers = {name: Answers(np.array(labels), np.concatenate(probs[name])) for name in probs}
     return Outside(source, digest.hexdigest(), unknown + damaged, answers)
 
 

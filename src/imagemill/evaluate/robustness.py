@@ -5,17 +5,14 @@ Images are of val: promotion asks for this figure, and what decides reads no tes
 Shapes: B batch, C channels, H height, W width, K classes, N images.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill.evaluate.quality import BATCH
-from imagemill.evaluate.views import averaged, with_views
+from imagemill.evaluate.panel import BATCH, Panel
 from imagemill.loading import SplitImages, to_input
 from imagemill.randomness import mixed
-from imagemill.runtimes import Predictor
 
 # Corruption -> mistakes at each severity.
 Mistakes = dict[str, list[int]]
@@ -23,27 +20,19 @@ Mistakes = dict[str, list[int]]
 _CHOICE, _DRAWS = 0xC0A1, 0xC0A2  # the purposes of these draws
 
 
-def ask_corrupted(
-    predictors: Mapping[str, Predictor],
-    images: SplitImages,
-    views: Sequence[str],
-    *,
-    count: int,
-) -> dict[str, Mistakes]:
+def ask_corrupted(panel: Panel, images: SplitImages, *, count: int) -> dict[str, Mistakes]:
     """Show all variants the same images under every corruption and severity.
 
     Args:
-        predictors: Variant -> predictor.
+        panel: The variants.
         images: The split they are taken from.
-        views: Names in `VIEWS`; their probabilities are averaged.
         count: How many images; all if there are fewer.
     """
     from imagemill.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
     chosen_N = np.argsort(mixed(images.hashes_N, _CHOICE), kind="stable")[:count]
-    shown = {name: with_views(predict, views) for name, predict in predictors.items()}
     mistakes: dict[str, Mistakes] = {
-        variant: {name: [0] * len(SEVERITIES) for name in CORRUPTIONS} for variant in shown
+        variant: {name: [0] * len(SEVERITIES) for name in CORRUPTIONS} for variant in panel.variants
     }
     for start in range(0, len(chosen_N), BATCH):
         positions_B = np.sort(chosen_N[start : start + BATCH])
@@ -52,9 +41,9 @@ def ask_corrupted(
             for severity in SEVERITIES:
                 seed = _seed(images.hashes_N[positions_B], number, severity)
                 worse_BCHW = corrupt(clean_BCHW, name, severity, seed=seed)
-                for variant, predict in shown.items():
-                    said_B = averaged(predict(worse_BCHW), len(views)).argmax(1)
-                    mistakes[variant][name][severity - 1] += int((said_B != labels_B).sum())
+                for variant, probs_BK in panel.probabilities(worse_BCHW).items():
+                    wrong = int((probs_BK.argmax(1) != labels_B).sum())
+                    mistakes[variant][name][severity - 1] += wrong
     return mistakes
 
 
