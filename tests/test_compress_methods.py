@@ -446,3 +446,54 @@ def test_calibration_may_follow_quantization_alone() -> None:
                 {"finetune": {"epochs": 1, "learning_rate": 0.01}},
             ]
         )
+
+
+# What chains share ---------------------------------------------------------------------------
+
+_TUNED: Chain = [{"prune": {"ratio": 0.5}}, {"finetune": _TRAINED}]
+_SHARING = {
+    "first": _TUNED,
+    "second": [*_TUNED, {"quantize": {"mode": "static", "calibration_images": 16}}],
+}
+
+
+def steps_run(root: Path, name: str, params: Params) -> list[str]:
+    """Names of the steps that were really gone."""
+    run: list[str] = []
+
+    def noted(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        run.append(function.__name__)
+        return function(*args, **kwargs)
+
+    compress(root, params, name, log=print, progress=lambda share, words: None, step=noted)
+    return run
+
+
+def test_what_two_chains_begin_with_is_gone_once(project: Path) -> None:
+    """The second variant starts where the first one's float net ended, and is the same as ever."""
+    params = small_params(**_SHARING)
+    assert steps_run(project, "second", small_params(second=_SHARING["second"])) == [
+        "prune",
+        "finetune",
+        "quantize",
+        "publish",
+    ]
+    alone = ModelCard.read(project / "models/second/model.json").sha256
+    assert steps_run(project, "first", params) == ["prune", "finetune", "publish"]
+    assert steps_run(project, "second", params) == ["quantize", "publish"]
+    assert ModelCard.read(project / "models/second/model.json").sha256 == alone
+
+
+def test_shared_steps_are_of_this_base_and_these_settings(project: Path) -> None:
+    """Another learning rate of training, or damage, and they are gone again; leftovers go."""
+    params = small_params(**_SHARING)
+    steps_run(project, "first", params)
+    kept = project / ".imagemill/compress-shared"
+    assert len(list(kept.iterdir())) == 2
+    for folder in kept.iterdir():
+        (folder / "model.safetensors").write_bytes(b"damage")
+    assert steps_run(project, "second", params) == ["prune", "finetune", "quantize", "publish"]
+    train = params.train.model_copy(update={"momentum": 0.5})
+    changed = params.model_copy(update={"train": train})
+    assert steps_run(project, "second", changed)[:2] == ["prune", "finetune"]
+    assert len(list(kept.iterdir())) == 2

@@ -14,6 +14,7 @@ from imagemill.compress.finetune import finetune
 from imagemill.compress.prune import prune
 from imagemill.compress.publish import check_names, publish
 from imagemill.compress.quantize import quantize
+from imagemill.compress.shared import SharedSteps
 from imagemill.errors import UnknownNameError
 from imagemill.params import Params, StepParams
 from imagemill.records import STATE, ModelCard
@@ -76,10 +77,18 @@ def compress(
 
 def _run(chain: tuple[StepParams, ...], bench: Bench, scratch: Path, step: Step) -> Path:
     """Each step in turn; returns the last one's folder."""
+    shared = SharedSteps(bench)
+    shared.forget_others()
     source = bench.base
     for number, link in enumerate(chain, 1):
+        found = shared.find(chain[:number])
+        if found is not None:
+            bench.log(f"{link.method}: taken from another variant that begins the same")
+            source = found
+            continue
         target = scratch / f"{number}-{link.method}"
         target.mkdir(parents=True)
         step(METHODS[link.method], source, target, getattr(link, link.method), bench)
+        shared.keep(chain[:number], target)
         source = target
     return source
