@@ -42,14 +42,19 @@ def features_of(model: nn.Module, images_BCHW: Tensor) -> Tensor:
         model: Images in 0..1 [B, C, H, W] -> logits [B, K]; its head is linear.
         images_BCHW: Float32.
     """
+    return features_and_logits(model, images_BCHW)[0]
+
+
+def features_and_logits(model: nn.Module, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """What the head is given, [B, D], and what the model answers, [B, K]; as `features_of`."""
     seen: list[Tensor] = []
     _, head = linear_head_of(model)
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        model(images_BCHW)
+        logits_BK: Tensor = model(images_BCHW)
     finally:
         hook.remove()
-    return seen[0]
+    return seen[0], logits_BK
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Contents:
     comparison: list[Embedded]
     confusions: list[Embedded]
     audit_pictures: list[Embedded]
+    explanation: Explanation
     explained: list[Embedded]
     feature_maps: list[Embedded]
     doubtful_labels: int | None  # None: nobody looked for them
@@ -118,7 +119,8 @@ def gather(root: Path, params: Params) -> Contents:
     registration = Registration.read(root / records.REGISTER)
     variants = [_variant(root, name, registration) for name in params.variants]
     audit = AuditReport.read(root / records.AUDIT / "report.json")
-    explained = _explain_pictures(root)
+    explanation = Explanation.read(root / EXPLAIN / "explain.json")
+    explained = _explain_pictures(root, explanation)
     return Contents(
         title=params.report.title,
         ingest=IngestSummary.read(root / SUMMARY),
@@ -147,6 +149,7 @@ def gather(root: Path, params: Params) -> Contents:
                 "class_balance.png": "Images a class",
             },
         ),
+        explanation=explanation,
         explained=[picture for name, picture in explained if not name.startswith("features")],
         feature_maps=[picture for name, picture in explained if name.startswith("features")],
         doubtful_labels=_doubtful_labels(root) if params.label_review.enabled else None,
@@ -199,8 +202,7 @@ def _variant(root: Path, name: str, registration: Registration) -> Variant:
     )
 
 
-def _explain_pictures(root: Path) -> list[tuple[str, Embedded]]:
-    explanation = Explanation.read(root / EXPLAIN / "explain.json")
+def _explain_pictures(root: Path, explanation: Explanation) -> list[tuple[str, Embedded]]:
     found = [(entry.file, entry.caption) for entry in explanation.pictures]
     embedded = [(name, embed(root / EXPLAIN / name, caption)) for name, caption in found]
     return [(name, picture) for name, picture in embedded if picture is not None]
