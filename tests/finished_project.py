@@ -234,7 +234,7 @@ EXPLAINED: dict[str, Any] = {
     "variant": "base",
     "sha256": "0" * 64,
     "runtime": "eager",
-    "gradcam_layer": "convolution",
+    "gradcam_layers": ["convolution"],
     "features_layers": ["convolution"],
     "integration_gap": 0.01,
     "judged_images": 40,

@@ -81,13 +81,13 @@ def test_fewer_images_than_asked_for_are_all_chosen() -> None:
 
 def test_both_heats_agree_where_the_head_averages_over_places() -> None:
     """HiResCAM and Grad-CAM are one thing for a net with global average pooling."""
-    evidence = camera(Pooled().eval(), IMAGES, CLASSES, "norm")
+    evidence = camera(Pooled().eval(), IMAGES, CLASSES, ["norm"])
     np.testing.assert_allclose(evidence["HiResCAM"], evidence["Grad-CAM"], atol=1e-5)
 
 
 def test_heat_is_the_share_of_the_evidence() -> None:
     """Heat has the size of the image and lies between 0 and 1."""
-    for evidence in camera(Pooled().eval(), IMAGES, CLASSES, "norm").values():
+    for evidence in camera(Pooled().eval(), IMAGES, CLASSES, ["norm"]).values():
         heat = heats(evidence)
         assert heat.shape == (4, 12, 12)
         assert heat.min() >= 0
@@ -104,7 +104,7 @@ def test_heat_lies_where_the_evidence_is() -> None:
         model.head.weight.fill_(1)
     image = np.zeros((1, 1, 12, 12), np.float32)
     image[..., :4, 8:] = 1
-    heat = heats(camera(model, image, np.array([0]), "norm")["Grad-CAM"])[0]
+    heat = heats(camera(model, image, np.array([0]), ["norm"])["Grad-CAM"])[0]
     assert heat[:4, 8:].min() > 0.3
     assert heat[6:].max() == 0
 

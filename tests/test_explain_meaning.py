@@ -27,7 +27,7 @@ from imagemill.explain.faithfulness import (
 from imagemill.explain.neighbours import nearest
 from imagemill.explain.occlusion import Occlusion, inside, occlude
 from imagemill.explain.plane import on_plane
-from imagemill.explain.saliency import integrate
+from imagemill.explain.saliency import camera, integrate
 from imagemill.explain.surrogates import fit_on_embeddings
 from imagemill.loading import open_split
 from imagemill.params import Params, parse_params
@@ -35,6 +35,7 @@ from imagemill.randomness import key_hashes
 from imagemill.records import Explanation, Faithfulness
 from pipelines.explain import explain as explain_flow
 
+PRUNED = "models:/digits/2"
 SIDE = 12
 PACE: dict[str, Any] = {"steps": 12, "blur": 0.3}
 BLANK = np.zeros(1, np.float32)
@@ -270,8 +271,8 @@ def test_mistakes_alone_are_chosen() -> None:
     assert (labels[chosen] != predicted[chosen]).all()
 
 
-def explained_params(**changes: Any) -> Params:
-    document = small_params().model_dump(mode="json", by_alias=True, exclude_unset=True)
+def explained_params(params: Params | None = None, **changes: Any) -> Params:
+    document = (params or small_params()).model_dump(mode="json", by_alias=True, exclude_unset=True)
     document["explain"] |= changes
     return parse_params(document, where="params.yaml")
 
@@ -358,7 +359,7 @@ def test_an_int8_variant_says_what_it_does_not_allow(project: Path) -> None:
     explain_flow(project, explained_params(variant="int8"), recorder)
     found = Explanation.read(project / "reports/explain/explain.json")
     assert [score.method for score in found.faithfulness] == ["Occlusion", "Random"]
-    assert found.gradcam_layer is None
+    assert found.gradcam_layers == []
     assert [picture.file for picture in found.pictures] == ["saliency.png", "faithfulness.png"]
     assert [entry.what.partition(",")[0].partition(":")[0] for entry in found.skipped] == [
         "Grad-CAM",
@@ -367,6 +368,31 @@ def test_an_int8_variant_says_what_it_does_not_allow(project: Path) -> None:
     assert all("int8 is model.onnx alone" in entry.why for entry in found.skipped)
     assert {"faithfulness", "left-out"} == recorder.tables.keys()
     assert sum("left out" in line for line in recorder.lines) == 2
+
+
+def test_an_ensemble_is_explained_by_all_its_members(project: Path) -> None:
+    """Gradients look into each member; embeddings are left out, since each has its own."""
+    chain = [{"ensemble": {"members": [PRUNED]}}]
+    params = explained_params(small_params(both=chain), variant="both")
+    members = {PRUNED: (project / "models/pruned", 2)}
+    compress(project, params, "both", log=print, progress=lambda *told: None, members=members)
+    found = explain(project, params, log=print)
+    assert found.gradcam_layers == [f"0.members.{number}.1.norm3" for number in (0, 1)]
+    assert len(found.faithfulness) == 5
+    (embeddings_left_out,) = found.skipped
+    assert "a head for each of its members" in embeddings_left_out.why
+
+
+def test_evidence_of_several_layers_is_added_up() -> None:
+    """Two layers of one net tell together what each tells."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    first, second, both = (
+        camera(net, IMAGES.images_BCHW, IMAGES.predicted_B, names)["HiResCAM"]
+        for names in (["0"], ["1"], ["0", "1"])
+    )
+    np.testing.assert_allclose(both, first + second, atol=1e-6)
 
 
 def test_copies_are_no_neighbours(trained: Path) -> None:

@@ -398,7 +398,7 @@ class Explanation(Record):
     variant: str
     sha256: str  # of the file its runtime loads
     runtime: str
-    gradcam_layer: str | None
+    gradcam_layers: list[str]  # one a member of an ensemble; none: it has no net
     features_layers: list[str]
     integration_gap: float | None  # of integrated gradients: what their sum misses, as a share
     judged_images: int

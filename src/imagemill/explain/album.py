@@ -37,7 +37,8 @@ class Album:
         """Where each method sees the evidence, on the images shown."""
         shown = chosen.shown(chosen.judged_B[: chosen.num_shown])
         shades = {method: heats(evidence) for method, evidence in seen.evidence.items()}
-        where = f"; Grad-CAM and HiResCAM in {seen.layer}" if seen.layer else ""
+        layers = " and ".join(seen.layers)
+        where = f"; Grad-CAM and HiResCAM in {layers}" if layers else ""
         caption = f"Evidence for the predicted class{where}"
         draw_heats(self._added(SALIENCY, caption), shown, shades)
 

@@ -15,7 +15,7 @@ from imagemill.explain.faithfulness import (
     random_curves,
 )
 from imagemill.explain.occlusion import Occlusion, occlude
-from imagemill.explain.saliency import Evidence, camera, integrate, last_maps
+from imagemill.explain.saliency import Evidence, camera, integrate
 from imagemill.explain.subject import Subject
 from imagemill.params import ExplainParams
 from imagemill.records import Faithfulness
@@ -28,13 +28,13 @@ class Seen(NamedTuple):
 
     evidence: Method -> evidence for the predicted class [B, H, W].
     occlusion: What patches are worth.
-    layer: That Grad-CAM looked into; None: it could not.
+    layers: That Grad-CAM looked into; none: it could not.
     gap: Of integrated gradients; None: there are none.
     """
 
     evidence: dict[str, Evidence]
     occlusion: Occlusion
-    layer: str | None
+    layers: tuple[str, ...]
     gap: float | None
 
 
@@ -56,16 +56,15 @@ def look(subject: Subject, images: Images, params: ExplainParams) -> Seen:
     )
     covered = {OCCLUSION: occlusion.evidence_BHW}
     if subject.model is None:
-        return Seen(covered, occlusion, layer=None, gap=None)
+        return Seen(covered, occlusion, layers=(), gap=None)
     asked = (subject.model, images.images_BCHW, images.predicted_B)
-    layer = subject.evidence or last_maps(subject.model)
     integrated = integrate(*asked, blank_C=images.blank_C, steps=params.integration_steps)
     evidence = {
-        **camera(*asked, layer),
+        **camera(*asked, subject.layers),
         INTEGRATED: integrated.evidence_BHW,
         **covered,
     }
-    return Seen(evidence, occlusion, layer=layer, gap=integrated.gap)
+    return Seen(evidence, occlusion, layers=subject.layers, gap=integrated.gap)
 
 
 def judge(

@@ -78,7 +78,7 @@ def explain(
             variant=subject.card.variant,
             sha256=subject.card.sha256,
             runtime=subject.card.runtime,
-            gradcam_layer=seen.layer,
+            gradcam_layers=list(seen.layers),
             features_layers=maps,
             integration_gap=seen.gap,
             judged_images=len(chosen.judged_B),

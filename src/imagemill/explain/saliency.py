@@ -4,7 +4,7 @@ Shapes: B images, C channels, H height, W width, K classes, T tokens.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,16 +46,16 @@ def camera(
     model: nn.Module,
     images_BCHW: NDArray[np.float32],
     predicted_B: NDArray[np.int64],
-    layer: str,
+    layers: Sequence[str],
 ) -> dict[str, Evidence]:
-    """Evidence for the model's own predictions in a late layer.
+    """Evidence for the model's own predictions in a late layer, or in one of each member.
 
     Args:
         model: In evaluation mode, on the CPU.
         images_BCHW: float32 in 0..1.
         predicted_B: The classes to explain.
-        layer: Its outputs are maps [B, C, H, W], or [B, H, W, C] or tokens [B, 1 + H W, C] if it is
-            a LayerNorm.
+        layers: Their outputs are maps [B, C, H, W], or [B, H, W, C] or tokens [B, 1 + H W, C] of a
+            LayerNorm. The evidence in several is added up.
 
     Returns:
         Method -> evidence, brought to the size of the images.
@@ -68,11 +68,11 @@ def camera(
         The first averages gradients over places, which misleads where a linear layer weighs each
         place by itself; the second does not. Ours keep what speaks against the class.
     """
-    parts = [
-        _seen(model, model.get_submodule(layer), images, targets)
-        for images, targets in _batches(images_BCHW, predicted_B)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = []
+    for layer in map(model.get_submodule, layers):
+        batches = _batches(images_BCHW, predicted_B)
+        found.append(_joined([_seen(model, layer, *batch) for batch in batches]))
+    return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
 
 
 def integrate(
@@ -139,6 +139,10 @@ def _batches(
     for start in range(0, len(images_BCHW), _BATCH):
         chosen = slice(start, start + _BATCH)
         yield torch.from_numpy(images_BCHW[chosen]), torch.from_numpy(predicted_B[chosen])
+
+
+def _joined(parts: Sequence[dict[str, Evidence]]) -> dict[str, Evidence]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _seen(

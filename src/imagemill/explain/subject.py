@@ -1,13 +1,16 @@
 """What is explained: a variant as it ships, and its net where it has one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from imagemill.explain.saliency import last_maps
 from imagemill.models import load_model, model_named
+from imagemill.models.ensemble import ENSEMBLE
 from imagemill.params import Params
-from imagemill.records import MODELS, ModelCard
+from imagemill.records import MODELS, Architecture, ModelCard
 from imagemill.runtimes import RUNTIMES, Predictor, open_variant
 
 _NET = "eager"
@@ -19,13 +22,13 @@ class Subject(NamedTuple):
     card: Its model.json.
     predict: What it says, in the runtime it ships in.
     model: The same as an eager float32 net in evaluation mode; None: it has none.
-    evidence: Layer whose places explanations point at, where the table of models names one.
+    layers: Whose places explanations by gradients point at, one a member of an ensemble.
     """
 
     card: ModelCard
     predict: Predictor
     model: nn.Module | None
-    evidence: str | None
+    layers: tuple[str, ...]
 
     @property
     def why_no_net(self) -> str:
@@ -47,6 +50,17 @@ def open_subject(root: Path, params: Params) -> Subject:
     card = ModelCard.read(folder / "model.json")
     predict = open_variant(folder, threads=params.evaluate.threads)
     model = load_model(folder)[0] if RUNTIMES[_NET].file in card.files else None
-    layer = model_named(card.architecture.name).evidence
-    evidence = f"1.{layer}" if layer else None  # behind the normalisation
-    return Subject(card, predict, model, evidence)
+    layers = tuple(_layers(model, card.architecture, "")) if model else ()
+    return Subject(card, predict, model, layers)
+
+
+def _layers(model: nn.Module, architecture: Architecture, inside: str) -> Iterator[str]:
+    """The layer the table of models names, else the last convolution; of each member."""
+    if architecture.name == ENSEMBLE:
+        for number, member in enumerate(architecture.arguments["members"]):
+            yield from _layers(model, Architecture(**member), f"{inside}0.members.{number}.")
+        return
+    named = model_named(architecture.name).evidence
+    part = model.get_submodule(inside.rstrip("."))
+    # Its first part is the normalisation.
+    yield inside + (f"1.{named}" if named else last_maps(part))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from imagemill.errors import ParamsError
+from imagemill.models.ensemble import Ensemble
 
 # Containers by themselves; classes derived from them are blocks that happen to be written so.
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
@@ -23,8 +24,14 @@ def linear_head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     """Name and layer of the head.
 
     Raises:
-        ParamsError: it is a convolution, so there is no feature vector in front of it.
+        ParamsError: it is a convolution, so there is no feature vector in front of it; or there is
+            one for each member of an ensemble.
     """
+    if any(isinstance(part, Ensemble) for part in model.modules()):
+        raise ParamsError(
+            "an ensemble has a head for each of its members, so there is no one vector of features "
+            "that stands for it; take one of its members"
+        )
     name = head_of(model)
     head = model.get_submodule(name)
     if not isinstance(head, nn.Linear):
