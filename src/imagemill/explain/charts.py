@@ -111,6 +111,6 @@ def _bars(
 ) -> None:
     bars = axes.barh(names, shares, color=colours, height=0.65)
     axes.bar_label(bars, [f"{share:.1%}" for share in shares], fontsize=8, padding=3)
-    axes.set_xlim(0, 1.15)
+    axes.set_xlim(0, 1.25)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.tick_params(labelsize=8)
