@@ -112,5 +112,6 @@ def _bars(
     bars = axes.barh(names, shares, color=colours, height=0.65)
     axes.bar_label(bars, [f"{share:.1%}" for share in shares], fontsize=8, padding=3)
     axes.set_xlim(0, 1.25)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.tick_params(labelsize=8)

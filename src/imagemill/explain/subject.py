@@ -35,7 +35,7 @@ class Subject(NamedTuple):
         """The reason for what is left out without one."""
         return (
             f"{self.card.variant} is {self.card.file} alone, a graph that {self.card.runtime} runs "
-            "from images to logits: no gradients pass it and its layers cannot be seen; explain "
+            "from images to logits: no gradients pass it, its layers are no outputs; explain "
             "the float variant it was made from"
         )
 
