@@ -139,7 +139,7 @@ def write_all_reports(root: Path, params: Params) -> None:
     pictures = (
         "data/audit/contact_sheet",
         "reports/evaluate/comparison",
-        "reports/explain/gradcam",
+        "reports/explain/saliency",
     )
     for name in pictures:
         write_bytes(root / f"{name}.png", encode_png(np.zeros((40, 60, 1), dtype=np.uint8)))
@@ -233,10 +233,50 @@ TRAINED: dict[str, Any] = {
 EXPLAINED: dict[str, Any] = {
     "variant": "base",
     "sha256": "0" * 64,
-    "gradcam_layer": "convolution",
-    "features_layer": "convolution",
+    "runtime": "eager",
+    "gradcam_layers": ["convolution"],
+    "features_layers": ["convolution"],
+    "integration_gap": 0.01,
+    "judged_images": 40,
+    "faithfulness": [
+        {
+            "method": "Occlusion",
+            "deletion": 0.25,
+            "insertion": 0.875,
+            "deletion_gain": 0.1,
+            "deletion_gain_error": 0.02,
+            "insertion_gain": 0.2,
+            "insertion_gain_error": 0.03,
+            "beats_random": True,
+            "occlusion_correlation": None,
+        },
+        {
+            "method": "Random",
+            "deletion": 0.35,
+            "insertion": 0.675,
+            "deletion_gain": None,
+            "deletion_gain_error": None,
+            "insertion_gain": None,
+            "insertion_gain_error": None,
+            "beats_random": None,
+            "occlusion_correlation": None,
+        },
+    ],
+    "mistakes": [],
+    "on_embeddings": [
+        {
+            "name": "logistic regression",
+            "kind": "surrogate",
+            "fidelity": 0.9625,
+            "accuracy": 0.95,
+            "net_accuracy": 0.97,
+            "train_images": 200,
+            "test_images": 60,
+        }
+    ],
+    "skipped": [{"what": "neighbours of mistakes", "why": "there is no mistake"}],
     "pictures": [
-        {"file": "gradcam.png", "caption": "Grad-CAM of convolution"},
+        {"file": "saliency.png", "caption": "Evidence for the predicted class"},
         {"file": "features-01.png", "caption": "a picture that was deleted"},
     ],
     "images": [],

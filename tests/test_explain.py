@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from trained_project import Recorder, small_params
 
+from imagemill.errors import ParamsError
 from imagemill.explain import explain
 from imagemill.explain.choice import choose
-from imagemill.explain.saliency import look_into
+from imagemill.explain.layers import chosen_layers, feature_maps, first_filters
+from imagemill.explain.saliency import camera, heats, last_maps
 from imagemill.randomness import key_hashes
 from imagemill.records import Explanation
 from pipelines.explain import explain as explain_flow
@@ -79,13 +81,14 @@ def test_fewer_images_than_asked_for_are_all_chosen() -> None:
 
 def test_both_heats_agree_where_the_head_averages_over_places() -> None:
     """HiResCAM and Grad-CAM are one thing for a net with global average pooling."""
-    heats = look_into(Pooled().eval(), IMAGES, CLASSES).heats
-    np.testing.assert_allclose(heats["HiResCAM"], heats["Grad-CAM"], atol=1e-5)
+    evidence = camera(Pooled().eval(), IMAGES, CLASSES, ["norm"])
+    np.testing.assert_allclose(evidence["HiResCAM"], evidence["Grad-CAM"], atol=1e-5)
 
 
 def test_heat_is_the_share_of_the_evidence() -> None:
     """Heat has the size of the image and lies between 0 and 1."""
-    for heat in look_into(Pooled().eval(), IMAGES, CLASSES).heats.values():
+    for evidence in camera(Pooled().eval(), IMAGES, CLASSES, ["norm"]).values():
+        heat = heats(evidence)
         assert heat.shape == (4, 12, 12)
         assert heat.min() >= 0
         assert heat.max() == pytest.approx(1)
@@ -101,20 +104,46 @@ def test_heat_lies_where_the_evidence_is() -> None:
         model.head.weight.fill_(1)
     image = np.zeros((1, 1, 12, 12), np.float32)
     image[..., :4, 8:] = 1
-    heat = look_into(model, image, np.array([0])).heats["Grad-CAM"][0]
+    heat = heats(camera(model, image, np.array([0]), ["norm"])["Grad-CAM"])[0]
     assert heat[:4, 8:].min() > 0.3
     assert heat[6:].max() == 0
 
 
+def test_grad_cam_looks_into_the_last_convolution_with_its_norm() -> None:
+    """The norm decides how the channels of the convolution count."""
+    assert last_maps(Pooled()) == "norm"
+
+
 def test_maps_and_filters_are_those_of_the_first_convolution() -> None:
-    """What is drawn is what the layer holds and gives."""
+    """Without a choice, what is drawn is what the first convolution holds and gives."""
     model = Pooled().eval()
-    saliency = look_into(model, IMAGES, CLASSES)
+    names = chosen_layers(model, IMAGES[:1], None)
     with torch.inference_mode():
         expected = model.first(torch.from_numpy(IMAGES)).numpy()
-    np.testing.assert_allclose(saliency.maps_BMHW, expected, atol=1e-6)
-    assert np.array_equal(saliency.filters_MCHW, model.first.weight.detach().numpy())
-    assert (saliency.map_layer, saliency.heat_layer) == ("first", "norm")
+    assert names == ["first"]
+    np.testing.assert_allclose(feature_maps(model, IMAGES, names)["first"], expected, atol=1e-6)
+    filters = first_filters(model)
+    assert filters.layer == "first"
+    assert np.array_equal(filters.weights_MCHW, model.first.weight.detach().numpy())
+
+
+def test_maps_are_those_of_the_chosen_layers() -> None:
+    """Any layer that gives maps can be chosen, also behind a normalisation in front."""
+    model = nn.Sequential(nn.Identity(), Pooled()).eval()
+    names = chosen_layers(model, IMAGES[:1], ["norm", "1.last"])
+    maps = feature_maps(model, IMAGES, names)
+    assert [(name, values.shape) for name, values in maps.items()] == [
+        ("1.norm", (4, 8, 12, 12)),
+        ("1.last", (4, 8, 12, 12)),
+    ]
+
+
+def test_a_layer_that_does_not_exist_names_the_nearest() -> None:
+    """A misspelt layer, or one that gives no maps, is answered with those that are close."""
+    with pytest.raises(ParamsError, match="called 'firts'; nearest: first"):
+        chosen_layers(Pooled().eval(), IMAGES[:1], ["firts"])
+    with pytest.raises(ParamsError, match="no layer that gives maps is called 'head'"):
+        chosen_layers(Pooled().eval(), IMAGES[:1], ["head"])
 
 
 @pytest.fixture(scope="module")

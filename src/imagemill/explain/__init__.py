@@ -1,4 +1,4 @@
-"""Explain: what the base looks at, in pictures."""
+"""Explain: what a model looks at, and what pictures of that are worth."""
 
 from imagemill.explain.explanation import EXPLAIN, explain
 

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from imagemill.randomness import U64, mixed
 
-_POOL_SIZE = 1000
 # The purposes of these draws.
 _POOL, _CHOICE = 0xE1A0, 0xE1A1
 
 
-def pool(hashes_N: U64, *, seed: int) -> NDArray[np.intp]:
-    """Positions of enough images to find some that are right and some that are not.
+def pool(hashes_N: U64, *, count: int, seed: int) -> NDArray[np.intp]:
+    """Positions of some images, in a random order.
 
     Args:
         hashes_N: `randomness.key_hashes` of the keys.
+        count: How many, at most.
         seed: Of the choice.
     """
-    return np.argsort(mixed(hashes_N, _POOL, seed), kind="stable")[:_POOL_SIZE]
+    return np.argsort(mixed(hashes_N, _POOL, seed), kind="stable")[:count]
 
 
 def choose(
@@ -49,6 +49,18 @@ def choose(
     # Where little is right, mistakes fill up.
     num_right = min(len(right), count - min(len(wrong), count // 3))
     return np.concatenate([right[:num_right], wrong[: count - num_right]])
+
+
+def choose_mistakes(
+    hashes_N: U64,
+    labels_N: NDArray[np.int64],
+    predicted_N: NDArray[np.int64],
+    *,
+    count: int,
+    seed: int,
+) -> NDArray[np.intp]:
+    """Positions of mistakes alone, spread over the classes; arguments as for `choose`."""
+    return _spread(hashes_N, labels_N, np.flatnonzero(labels_N != predicted_N), seed)[:count]
 
 
 def _spread(

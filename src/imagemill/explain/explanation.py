@@ -1,141 +1,189 @@
-"""The stage: pictures of what the base looks at, on a few images of test.
+"""The stage: what a variant looks at, what lies next to its mistakes, and what that is worth.
 
-Shapes: B images, N images of the pool, K classes.
+Shapes: B images, N images of the pool.
 """
 
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from imagemill.explain.choice import choose, pool
-from imagemill.explain.pictures import Shown, draw_filters, draw_heats, draw_maps
-from imagemill.explain.saliency import Saliency, look_into
-from imagemill.loading import SplitImages, open_split, to_input
-from imagemill.metrics import softmax
-from imagemill.models import load_model, model_named
-from imagemill.params import BASE, Params
+from imagemill.errors import ParamsError
+from imagemill.explain.album import Album, verdict
+from imagemill.explain.around import Around, look_around
+from imagemill.explain.chosen import Chosen, choose_images
+from imagemill.explain.evidence import INTEGRATED, judge, look
+from imagemill.explain.faithfulness import Images
+from imagemill.explain.layers import chosen_layers, feature_maps, first_filters
+from imagemill.explain.subject import Subject, open_subject
+from imagemill.loading import open_split
+from imagemill.models.parts import linear_head_of
+from imagemill.params import ExplainParams, Params
 from imagemill.records import (
-    MODELS,
     REPORTS,
+    SHARD_MANIFEST,
     ExplainedImage,
+    ExplainedMistake,
     Explanation,
-    ModelCard,
-    Picture,
+    ShardManifest,
+    Skipped,
+    TrainNeighbour,
     publishing_folder,
 )
 from imagemill.steps import Step, directly
 
 EXPLAIN = REPORTS / "explain"
-GRADCAM, FILTERS, RECORD = "gradcam.png", "filters.png", "explain.json"
-_BATCH = 250
+RECORD = "explain.json"
+_EMBEDDINGS = "embeddings: neighbours of mistakes, the map and the models on them"
 
 
 def explain(
     root: Path, params: Params, *, log: Callable[[str], None], step: Step = directly
 ) -> Explanation:
-    """Draw Grad-CAM, feature maps and filters of the base, and write reports/explain/.
+    """Explain a variant on a few images of test, and write reports/explain/.
 
     Args:
         root: The project's root.
         params: All sections.
-        log: Gets one line.
+        log: Gets a line for what was found, and for what was left out.
         step: Calls what takes long.
 
     Returns:
-        What was drawn.
+        What was drawn and found.
 
     Raises:
-        IntegrityError: models/base or the data is missing or damaged.
+        ParamsError: a name in `explain.layers` does not exist.
+        IntegrityError: the variant or the data is missing or damaged.
         DiskError: reports/ cannot be written.
     """
     torch.set_num_threads(params.evaluate.threads)
-    model, card = load_model(root / MODELS / BASE)
-    test = open_split(root, "test", input_shape=card.input_shape, loading=params.loading)
-    keys, chosen = step(_choose_images, model, test, card, params)
-    images_BCHW = np.stack([shown.image_CHW for shown in chosen])
-    predicted_B = np.array([card.classes.index(shown.predicted) for shown in chosen])
-    saliency = step(look_into, model, images_BCHW, predicted_B, evidence=_evidence(card))
+    subject, section = open_subject(root, params), params.explain
+    shape, classes = subject.card.input_shape, subject.card.classes
+    test = open_split(root, "test", input_shape=shape, loading=params.loading)
+    chosen = step(choose_images, subject.predict, test, classes, section)
+    images = _images(root, chosen)
+    seen = step(look, subject, images, section)
+    curves, scores = step(judge, subject, images, seen, section)
+    around = step(_look_around, root, subject, chosen, params)
     with publishing_folder(root / EXPLAIN) as folder:
-        explanation = step(_draw, folder, card, keys, chosen, saliency)
+        album = Album(folder)
+        album.saliency(chosen, seen)
+        album.curves(curves, scores)
+        maps, files = step(_draw_layers, album, subject, chosen, images, section)
+        if isinstance(around, Around):
+            album.around(chosen, around)
+        explanation = Explanation(
+            variant=subject.card.variant,
+            sha256=subject.card.sha256,
+            runtime=subject.card.runtime,
+            gradcam_layers=list(seen.layers),
+            features_layers=maps,
+            integration_gap=seen.gap,
+            judged_images=len(chosen.judged_B),
+            faithfulness=scores,
+            mistakes=_mistakes(chosen, around),
+            on_embeddings=around.models if isinstance(around, Around) else [],
+            skipped=_skipped(subject, chosen, around, section),
+            pictures=album.pictures,
+            images=_explained(chosen, files),
+        )
         explanation.write(folder / RECORD)
-    mistakes = sum(not shown.correct for shown in chosen)
-    log(
-        f"explain: {len(chosen)} images of test, {mistakes} of them mistakes; Grad-CAM of "
-        f"{saliency.heat_layer}, {saliency.maps_BMHW.shape[1]} maps of {saliency.map_layer}"
-    )
+    _tell(explanation, log)
     return explanation
 
 
-def _evidence(card: ModelCard) -> str | None:
-    """The layer that explains this model best, where its table names one."""
-    layer = model_named(card.architecture.name).evidence
-    return layer and f"1.{layer}"  # behind the normalisation
-
-
-def _choose_images(
-    model: nn.Module, test: SplitImages, card: ModelCard, params: Params
-) -> tuple[list[str], list[Shown]]:
-    """Keys and images to explain, with what the model says of them."""
-    seed, count = params.explain.seed, params.explain.images
-    pool_N = pool(test.hashes_N, seed=seed)
-    batches = [pool_N[start : start + _BATCH] for start in range(0, len(pool_N), _BATCH)]
-    probs_NK = np.concatenate([_probabilities(model, test, batch) for batch in batches])
-    predicted_N = probs_NK.argmax(1)
-    labels_N, hashes_N = test.targets_N[pool_N], test.hashes_N[pool_N]
-    picked_B = choose(hashes_N, labels_N, predicted_N, count=count, seed=seed)
-    images_BCHW = to_input(test.take(pool_N[picked_B]))
-    shown = [
-        Shown(
-            image_CHW=image_CHW,
-            true=card.classes[labels_N[position]],
-            predicted=card.classes[predicted_N[position]],
-            probability=float(probs_NK[position].max()),
-        )
-        for position, image_CHW in zip(picked_B, images_BCHW, strict=True)
-    ]
-    return [test.keys[position] for position in pool_N[picked_B]], shown
-
-
-def _probabilities(
-    model: nn.Module, images: SplitImages, positions_B: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    with torch.inference_mode():
-        logits_BK = model(torch.from_numpy(to_input(images.take(positions_B))))
-    return softmax(logits_BK.numpy())
-
-
-def _draw(
-    folder: Path, card: ModelCard, keys: list[str], chosen: list[Shown], saliency: Saliency
-) -> Explanation:
-    draw_heats(folder / GRADCAM, chosen, saliency.heats)
-    draw_filters(folder / FILTERS, saliency.filters_MCHW)
-    pictures = [
-        Picture(file=GRADCAM, caption=f"Evidence for the predicted class in {saliency.heat_layer}"),
-        Picture(file=FILTERS, caption=f"Filters of {saliency.map_layer}"),
-    ]
-    images = []
-    for number, (key, shown) in enumerate(zip(keys, chosen, strict=True), 1):
-        file = f"features-{number:02d}.png"
-        draw_maps(folder / file, shown, saliency.maps_BMHW[number - 1])
-        pictures.append(Picture(file=file, caption=f"{key}: maps of {saliency.map_layer}"))
-        images.append(
-            ExplainedImage(
-                key=key,
-                true=shown.true,
-                predicted=shown.predicted,
-                probability=shown.probability,
-                features=file,
-            )
-        )
-    return Explanation(
-        variant=card.variant,
-        sha256=card.sha256,
-        gradcam_layer=saliency.heat_layer,
-        features_layer=saliency.map_layer,
-        pictures=pictures,
-        images=images,
+def _images(root: Path, chosen: Chosen) -> Images:
+    """Those that are judged; what stands for nothing is the mean of train."""
+    data = ShardManifest.read(root / SHARD_MANIFEST)
+    return Images(
+        images_BCHW=chosen.images(chosen.judged_B),
+        predicted_B=chosen.predicted_N[chosen.judged_B],
+        hashes_B=chosen.test.hashes_N[chosen.pool_N[chosen.judged_B]],
+        blank_C=np.array(data.pixel_mean, dtype=np.float32),
     )
+
+
+def _look_around(root: Path, subject: Subject, chosen: Chosen, params: Params) -> Around | Skipped:
+    """What the embeddings say, or why there are none."""
+    if subject.model is None:
+        return Skipped(what=_EMBEDDINGS, why=subject.why_no_net)
+    try:
+        linear_head_of(subject.model)
+    except ParamsError as error:
+        return Skipped(what=_EMBEDDINGS, why=str(error))
+    return look_around(root, subject, chosen, params)
+
+
+def _draw_layers(
+    album: Album, subject: Subject, chosen: Chosen, images: Images, section: ExplainParams
+) -> tuple[list[str], list[str]]:
+    """Filters and feature maps: the layers, and a file for each image shown."""
+    if subject.model is None:
+        return [], []
+    shown_BCHW = images.images_BCHW[: chosen.num_shown]
+    layers = chosen_layers(subject.model, shown_BCHW[:1], section.layers)
+    album.filters(first_filters(subject.model))
+    return layers, album.maps(chosen, feature_maps(subject.model, shown_BCHW, layers))
+
+
+def _skipped(
+    subject: Subject, chosen: Chosen, around: Around | Skipped, section: ExplainParams
+) -> list[Skipped]:
+    found = []
+    if subject.model is None:
+        gradients = f"Grad-CAM, HiResCAM, {INTEGRATED.lower()}, feature maps and filters"
+        found.append(Skipped(what=gradients, why=subject.why_no_net))
+    if isinstance(around, Skipped):
+        return [*found, around]
+    if not len(chosen.mistakes):
+        why = f"none of the {len(chosen.pool_N)} test images that were looked at is a mistake"
+        found.append(Skipped(what="neighbours of mistakes", why=why))
+    if section.boosting_rounds is None:
+        found.append(Skipped(what="gradient boosting", why="explain.boosting_rounds is null"))
+    return found
+
+
+def _mistakes(chosen: Chosen, around: Around | Skipped) -> list[ExplainedMistake]:
+    if isinstance(around, Skipped):
+        return []
+    shown = chosen.shown(chosen.mistakes)
+    return [
+        ExplainedMistake(
+            key=chosen.key(position),
+            true=mistake.true,
+            predicted=mistake.predicted,
+            neighbours=[
+                TrainNeighbour(key=one.key, label=one.label, similarity=one.similarity)
+                for one in neighbours
+            ],
+        )
+        for position, mistake, neighbours in zip(
+            chosen.mistakes.tolist(), shown, around.neighbours, strict=True
+        )
+    ]
+
+
+def _explained(chosen: Chosen, files: list[str]) -> list[ExplainedImage]:
+    shown_B = chosen.judged_B[: chosen.num_shown]
+    return [
+        ExplainedImage(
+            key=chosen.key(position),
+            true=shown.true,
+            predicted=shown.predicted,
+            probability=shown.probability,
+            features=file,
+        )
+        for position, shown, file in zip_longest(shown_B.tolist(), chosen.shown(shown_B), files)
+    ]
+
+
+def _tell(explanation: Explanation, log: Callable[[str], None]) -> None:
+    mistakes = sum(image.true != image.predicted for image in explanation.images)
+    log(
+        f"explain {explanation.variant}: {len(explanation.images)} images of test, {mistakes} of "
+        f"them mistakes. {verdict(explanation.faithfulness)}"
+    )
+    for left_out in explanation.skipped:
+        log(f"left out: {left_out.what}: {left_out.why}")

@@ -1,44 +1,32 @@
-"""Pictures of explanations, with what was true and what was predicted above each image.
+"""Pictures of images and what a net makes of them, with what was true and what was predicted.
 
 Shapes: C channels, H height, W width, M maps.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from imagemill.records import publishing
-
-Image = NDArray[np.float32]  # [C, H, W] in 0..1
+from imagemill.explain.canvas import (
+    RIGHT,
+    WRONG,
+    Neighbour,
+    Shown,
+    bare,
+    coloured,
+    overlaid,
+    save,
+    show_image,
+    show_pixels,
+    tiled,
+)
 
 _COLUMNS = 6
 _MOST_MAPS = 32
-_TILES_A_ROW = 8
-_DPI = 110
-_RIGHT, _WRONG = "black", "#b2182b"
-
-
-class Shown(NamedTuple):
-    """An image and what the model says about it."""
-
-    image_CHW: Image
-    true: str
-    predicted: str
-    probability: float
-
-    @property
-    def caption(self) -> str:
-        return f"true: {self.true}\nsays: {self.predicted} ({self.probability:.0%})"
-
-    @property
-    def correct(self) -> bool:
-        return self.true == self.predicted
+_LONGEST_KEY = 28
 
 
 def draw_heats(
@@ -49,7 +37,7 @@ def draw_heats(
     Args:
         path: The PNG.
         images: B images.
-        heats: Method -> heat in 0..1, [B, H, W]; a row each.
+        heats: Method -> heat in 0..1, [B or more, H, W]; a row each.
     """
     columns = min(_COLUMNS, len(images))
     band = 1 + len(heats)
@@ -58,34 +46,40 @@ def draw_heats(
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(band * bands, columns, squeeze=False)
     for axes in grid.flat:
-        _bare(axes)
+        bare(axes)
     for number, shown in enumerate(images):
         row, column = band * (number // columns), number % columns
-        _show_image(grid[row, column], shown)
+        show_image(grid[row, column], shown)
         for below, (method, heat_BHW) in enumerate(heats.items(), row + 1):
-            grid[below, column].imshow(_overlaid(shown.image_CHW, heat_BHW[number]))
+            grid[below, column].imshow(overlaid(shown.image_CHW, heat_BHW[number]))
             grid[below, 0].set_ylabel(method, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def draw_maps(path: Path, shown: Shown, maps_MHW: NDArray[np.float32]) -> None:
-    """An image and what the filters of the first layer answer to it.
+def draw_maps(path: Path, shown: Shown, maps: Mapping[str, NDArray[np.float32]]) -> None:
+    """An image and what the filters of layers answer to it.
 
     Args:
         path: The PNG.
         shown: The image.
-        maps_MHW: Blue is negative, red positive, on one scale for all maps.
+        maps: Layer -> maps [M, H, W]; blue is negative, red positive, on one scale a layer.
     """
-    most = float(np.abs(maps_MHW).max()) or 1.0
-    mosaic = _tiled(_coloured(maps_MHW[:_MOST_MAPS], most))
+    mosaics = {
+        layer: tiled(coloured(maps_MHW[:_MOST_MAPS], float(np.abs(maps_MHW).max()) or 1.0))
+        for layer, maps_MHW in maps.items()
+    }
     wide = 8.5
-    tall = max(2.8, wide * mosaic.shape[0] / mosaic.shape[1])
+    heights = [wide * mosaic.shape[0] / mosaic.shape[1] for mosaic in mosaics.values()]
+    tall = max(2.8, sum(heights) + 0.3 * len(heights))
     figure = Figure(figsize=(wide + 2.5, tall), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[2.5, wide])
-    _show_image(left, shown)
-    _bare(right)
-    right.imshow(mosaic)
-    _save(figure, path)
+    grid = figure.add_gridspec(len(mosaics), 2, width_ratios=[2.5, wide], height_ratios=heights)
+    show_image(figure.add_subplot(grid[:, 0]), shown)
+    column = [figure.add_subplot(grid[row, 1]) for row in range(len(mosaics))]
+    for axes, (layer, mosaic) in zip(column, mosaics.items(), strict=True):
+        bare(axes)
+        axes.set_title(layer, fontsize=8)
+        axes.imshow(mosaic)
+    save(figure, path)
 
 
 def draw_filters(path: Path, filters_MCHW: NDArray[np.float32]) -> None:
@@ -101,64 +95,40 @@ def draw_filters(path: Path, filters_MCHW: NDArray[np.float32]) -> None:
     if scaled_MCHW.shape[1] == 3:
         tiles_MHWC = (scaled_MCHW.transpose(0, 2, 3, 1) + 1) / 2
     else:
-        tiles_MHWC = _coloured(scaled_MCHW.mean(1), 1.0)
-    mosaic = _tiled(tiles_MHWC)
+        tiles_MHWC = coloured(scaled_MCHW.mean(1), 1.0)
+    mosaic = tiled(tiles_MHWC)
     figure = Figure(figsize=(7, 7 * mosaic.shape[0] / mosaic.shape[1]), layout="constrained")
     axes = figure.add_subplot()
-    _bare(axes)
+    bare(axes)
     axes.imshow(mosaic)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _coloured(values_MHW: NDArray[np.float32], most: float) -> NDArray[np.floating]:
-    """Blue for -most, white for 0, red for most: [M, H, W, 3]."""
-    colours: NDArray[np.floating] = colormaps["RdBu_r"]((values_MHW / most + 1) / 2)[..., :3]
-    return colours
+def draw_neighbours(path: Path, mistakes: Sequence[tuple[Shown, Sequence[Neighbour]]]) -> None:
+    """A mistake in each row, and beside it what of train lies nearest in the net's eyes.
+
+    Args:
+        path: The PNG.
+        mistakes: Each with its neighbours, nearest first; red labels are what was wrongly said.
+    """
+    columns = 1 + max(len(neighbours) for _, neighbours in mistakes)
+    size = (1.7 * columns + 0.2, 2.15 * len(mistakes))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(mistakes), columns, squeeze=False)
+    for axes in grid.flat:
+        bare(axes)
+    for row, (shown, neighbours) in zip(grid, mistakes, strict=True):
+        show_image(row[0], shown)
+        for axes, neighbour in zip(row[1:], neighbours, strict=False):
+            show_pixels(axes, neighbour.image_CHW)
+            colour = WRONG if neighbour.label == shown.predicted else RIGHT
+            axes.set_title(
+                f"{neighbour.label}\n{neighbour.similarity:.3f}", fontsize=8, color=colour
+            )
+            axes.set_xlabel(_tail(neighbour.key), fontsize=5)
+    save(figure, path)
 
 
-def _tiled(tiles_MHWC: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Tiles in rows of eight with white between them, as one picture [H, W, 3]."""
-    count, height, width, _ = tiles_MHWC.shape
-    columns = min(_TILES_A_ROW, count)
-    gap = max(1, width // 10)
-    framed = np.pad(tiles_MHWC, ((0, -count % columns), *_frame(gap)), constant_values=1.0)
-    rows = framed.reshape(-1, columns, height + gap, width + gap, 3)
-    picture: NDArray[np.floating] = rows.transpose(0, 2, 1, 3, 4).reshape(
-        -1, columns * (width + gap), 3
-    )
-    return picture[:-gap, :-gap]
-
-
-def _frame(gap: int) -> tuple[tuple[int, int], ...]:
-    """White below and to the right of a tile [H, W, C]."""
-    return ((0, gap), (0, gap), (0, 0))
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-
-
-def _show_image(axes: Axes, shown: Shown) -> None:
-    image_HWC = shown.image_CHW.transpose(1, 2, 0)
-    if image_HWC.shape[2] == 1:
-        image_HWC = image_HWC[..., 0]
-    _bare(axes)
-    axes.imshow(image_HWC, cmap="gray", vmin=0, vmax=1)
-    axes.set_title(shown.caption, fontsize=8, color=_RIGHT if shown.correct else _WRONG)
-
-
-def _overlaid(image_CHW: Image, heat_HW: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The image in grey, and the heat over it the more opaque the hotter it is."""
-    grey_HW1 = 0.7 * image_CHW.mean(0)[..., None]
-    opacity_HW1 = 0.75 * heat_HW[..., None]
-    colours_HWC: NDArray[np.float64] = colormaps["inferno"](0.2 + 0.8 * heat_HW)[..., :3]
-    overlaid_HWC: NDArray[np.float64] = grey_HW1 * (1 - opacity_HW1) + colours_HWC * opacity_HW1
-    return overlaid_HWC
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """As PNG without the version of what drew it: the same figures give the same bytes."""
-    with publishing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+def _tail(key: str) -> str:
+    """As much of a key as fits under a picture."""
+    return key if len(key) <= _LONGEST_KEY else f"…{key[-_LONGEST_KEY:]}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from imagemill.errors import ParamsError
+from imagemill.models.ensemble import Ensemble
 
 # Containers by themselves; classes derived from them are blocks that happen to be written so.
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
@@ -23,8 +24,14 @@ def linear_head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     """Name and layer of the head.
 
     Raises:
-        ParamsError: it is a convolution, so there is no feature vector in front of it.
+        ParamsError: it is a convolution, so there is no feature vector in front of it; or there is
+            one for each member of an ensemble.
     """
+    if any(isinstance(part, Ensemble) for part in model.modules()):
+        raise ParamsError(
+            "an ensemble has a head for each of its members, so there is no one vector of features "
+            "that stands for it; take one of its members"
+        )
     name = head_of(model)
     head = model.get_submodule(name)
     if not isinstance(head, nn.Linear):
@@ -42,14 +49,19 @@ def features_of(model: nn.Module, images_BCHW: Tensor) -> Tensor:
         model: Images in 0..1 [B, C, H, W] -> logits [B, K]; its head is linear.
         images_BCHW: Float32.
     """
+    return features_and_logits(model, images_BCHW)[0]
+
+
+def features_and_logits(model: nn.Module, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """What the head is given, [B, D], and what the model answers, [B, K]; as `features_of`."""
     seen: list[Tensor] = []
     _, head = linear_head_of(model)
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        model(images_BCHW)
+        logits_BK: Tensor = model(images_BCHW)
     finally:
         hook.remove()
-    return seen[0]
+    return seen[0], logits_BK
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from imagemill.params.data import IngestParams, ShardParams, SplitParams
 from imagemill.params.loading import LoadingParams
 from imagemill.params.promote import PromoteParams
 from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_params, read_yaml
-from imagemill.params.results import EvaluateParams, RegisterParams
+from imagemill.params.results import EvaluateParams, ExplainParams, RegisterParams
 from imagemill.params.sweep import ChoicesParams, RangeParams, SweepParams
 from imagemill.params.topology import AsynchronousParams, NodesParams
 from imagemill.params.training import EarlyStoppingParams, EmaParams, ResolutionParams, TrainParams
@@ -49,6 +49,7 @@ __all__ = [
     "EmaParams",
     "EnsembleParams",
     "EvaluateParams",
+    "ExplainParams",
     "FactoriseParams",
     "FinetuneParams",
     "GradualParams",

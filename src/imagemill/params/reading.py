@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from imagemill.errors import ParamsError
+from imagemill.errors import ParamsError, UnknownNameError
 from imagemill.params.audit import AuditParams
 from imagemill.params.augment import AugmentParams
 from imagemill.params.compress import BASE, CompressParams
@@ -43,6 +43,13 @@ class Params(Section):
     promote: PromoteParams
     report: ReportParams
     sweep: SweepParams | None = Field(default=None, description="`imagemill sweep`, if wanted.")
+
+    @model_validator(mode="after")
+    def _explained_exists(self) -> Self:
+        if self.explain.variant not in self.variants:
+            unknown = UnknownNameError("variant", self.explain.variant, self.variants)
+            raise ValueError(f"explain.variant: {unknown}")
+        return self
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -107,7 +114,7 @@ def _tell(fault: Mapping[str, Any]) -> str:
         return f"{dotted!r} is missing"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":
-        return f"{dotted}: {message}"
+        return f"{dotted}: {message}" if dotted else message
     return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
 
 

@@ -1,10 +1,13 @@
 """What is found out about models, and where it is told."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imagemill.params.section import NotNegative, Positive, Section, Seed
+
+# Of a side: more than nothing, at most all of it.
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class EvaluateParams(Section):
@@ -38,10 +41,51 @@ class EvaluateParams(Section):
 
 
 class ExplainParams(Section):
-    """Pictures of what the base model looks at."""
+    """What a model looks at, and whether the pictures of it mean anything."""
 
-    images: Positive = Field(description="Number of test images shown.")
-    seed: Seed = Field(description="Seed of their choice.")
+    variant: str = Field(description="base or a name in compress.variants: what is explained.")
+    images: Positive = Field(description="Test images shown, and mistakes shown beside train.")
+    judged_images: Positive = Field(
+        description="Test images over which methods are judged, those shown among them."
+    )
+    seed: Seed = Field(description="Seed of all choices and random maps.")
+    layers: tuple[str, ...] | None = Field(
+        min_length=1,
+        description="Layers whose feature maps are drawn; null: the first convolution.",
+    )
+    integration_steps: Positive = Field(
+        ge=2, description="Points on the path of integrated gradients."
+    )
+    occlusion_window: Share = Field(description="Side of the covered patch, of the image's side.")
+    occlusion_stride: Share = Field(description="Distance of the patches, of the image's side.")
+    deletion_steps: Positive = Field(
+        ge=2, description="Steps in which all pixels are deleted or inserted."
+    )
+    blur: Share = Field(
+        description="Standard deviation of the blur insertion starts from, of the image's side."
+    )
+    random_maps: Positive = Field(description="Random maps an image that methods have to beat.")
+    test_images: Positive = Field(
+        ge=10, description="Test images among which to choose, and whose embeddings are looked at."
+    )
+    train_images: Positive = Field(
+        ge=10, description="Train images for neighbours and surrogates, copies left out."
+    )
+    neighbours: Positive = Field(description="Nearest train images shown beside a mistake.")
+    tree_depth: Positive = Field(description="Depth of the decision tree that imitates the net.")
+    trees: Positive = Field(description="Trees of the random forest on the embeddings.")
+    boosting_rounds: Positive | None = Field(
+        description="Rounds of gradient boosting, a tree a class in each; null: leave it out."
+    )
+
+    @model_validator(mode="after")
+    def _shown_are_judged(self) -> Self:
+        if self.judged_images < self.images:
+            raise ValueError(
+                f"judged_images ({self.judged_images}) must be at least images ({self.images}): "
+                "those shown are among those judged"
+            )
+        return self
 
 
 class RegisterParams(Section):

@@ -82,6 +82,7 @@ class Contents:
     confusions: list[Embedded]
     mistakes: list[Embedded]
     audit_pictures: list[Embedded]
+    explanation: Explanation
     explained: list[Embedded]
     feature_maps: list[Embedded]
     doubtful_labels: int | None  # None: nobody looked for them
@@ -136,7 +137,8 @@ def gather(root: Path, params: Params) -> Contents:
     registration = Registration.read(root / records.REGISTER)
     variants = [_variant(root, name, registration) for name in params.variants]
     audit = AuditReport.read(root / records.AUDIT / "report.json")
-    explained = _explain_pictures(root)
+    explanation = Explanation.read(root / EXPLAIN / "explain.json")
+    explained = _explain_pictures(root, explanation)
     return Contents(
         title=params.report.title,
         ingest=IngestSummary.read(root / SUMMARY),
@@ -172,6 +174,7 @@ def gather(root: Path, params: Params) -> Contents:
                 "class_balance.png": "Images a class",
             },
         ),
+        explanation=explanation,
         explained=[picture for name, picture in explained if not name.startswith("features")],
         feature_maps=[picture for name, picture in explained if name.startswith("features")],
         doubtful_labels=_doubtful_labels(root) if params.label_review.enabled else None,
@@ -228,8 +231,7 @@ def _top1_of(parts: Sequence[dict[str, Any]], name: str) -> float:
     return next(float(part["top1"]) for part in parts if part["name"] == name)
 
 
-def _explain_pictures(root: Path) -> list[tuple[str, Embedded]]:
-    explanation = Explanation.read(root / EXPLAIN / "explain.json")
+def _explain_pictures(root: Path, explanation: Explanation) -> list[tuple[str, Embedded]]:
     found = [(entry.file, entry.caption) for entry in explanation.pictures]
     embedded = [(name, embed(root / EXPLAIN / name, caption)) for name, caption in found]
     return [(name, picture) for name, picture in embedded if picture is not None]
