@@ -349,3 +349,24 @@ def test_ranks_share_the_judging(world: int, shards: Path, monkeypatch: pytest.M
     assert len({len(of_rank) for of_rank in turns}) == 1
     counted = [positions for of_rank in turns for positions, counts in of_rank if counts]
     assert sorted(np.concatenate(counted).tolist()) == list(range(30))
+
+
+def test_a_batch_of_one_image_is_trained_on() -> None:
+    """Where maps are one pixel large a norm has nothing to average: it uses what it has seen."""
+    channels, height, width = SHAPE
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(channels, 4, (height, width), bias=False),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 3),
+    )
+    norm = model[1]
+    images, targets = batch()
+    take = stepper(model).take
+    take(images, targets, share=1 / 12, fewest=12, rate=0.1)
+    seen, before = norm.running_mean.clone(), weights_of(model)
+    loss, _ = take(images[:1], Targets(torch.tensor([0])), share=1.0, fewest=1, rate=0.1)
+    assert torch.isfinite(loss) and torch.isfinite(weights_of(model)).all()
+    assert not torch.equal(weights_of(model), before)
+    assert torch.equal(norm.running_mean, seen) and norm.training

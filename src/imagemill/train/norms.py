@@ -3,6 +3,8 @@
 Shapes: B samples of this rank, N of all ranks, C H W.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,7 +52,34 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         share = self.momentum
         weight = 1 / float(self.num_batches_tracked) if share is None else share
         self.running_mean.add_(shift_C, alpha=weight)
-        self.running_var.lerp_(var_C * (number / (number - 1)), weight)
+        self.running_var.lerp_(var_C * (number / (number - 1).clamp_min(1)), weight)
+
+
+@contextmanager
+def resting(model: nn.Module, *, images: int) -> Iterator[None]:
+    """Where a single image is all there is, norms use their running statistics meanwhile.
+
+    One image has no statistics of its own, and none at all where its maps are one pixel large;
+    norms over all ranks have those of the others.
+
+    Args:
+        model: While training.
+        images: How many it is shown.
+    """
+    norms = [
+        part
+        for part in (model.modules() if images == 1 else ())
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and part.training
+        and not isinstance(part, GlobalBatchNorm)
+    ]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def synchronise(model: nn.Module) -> list[GlobalBatchNorm]:

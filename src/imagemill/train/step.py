@@ -15,6 +15,7 @@ from imagemill.models import split_outputs
 from imagemill.params import TrainParams
 from imagemill.train.losses import LOSSES, Reduction, Targets, Teacher
 from imagemill.train.machine import Machine
+from imagemill.train.norms import resting
 from imagemill.train.optimizers import set_rate
 from imagemill.train.strategies import Single
 from imagemill.train.watching.norms import Look
@@ -122,7 +123,7 @@ class Stepper:
 
     def _forward(self, images_BCHW: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """The sum of the losses, and logits [B, K]."""
-        with self.machine.autocast():
+        with self.machine.autocast(), resting(self.model, images=len(images_BCHW)):
             outputs = self.replica(images_BCHW)
         logits_BK, auxiliaries = split_outputs(outputs)
         wanted, smoothing = targets.for_loss(logits_BK.shape[1]), self.train.label_smoothing
