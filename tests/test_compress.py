@@ -19,7 +19,14 @@ from imagemill.compress.bench import Bench, spread
 from imagemill.compress.prune import remove_channels
 from imagemill.decoding import has_compiled_part
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
-from imagemill.models import build_model, count_parameters, fit_to_shapes, load_model
+from imagemill.models import (
+    build_model,
+    count_macs,
+    count_parameters,
+    fit_to_shapes,
+    load_model,
+    write_shortcuts,
+)
 from imagemill.params import StepParams
 from imagemill.records import Architecture, ModelCard, sha256_of_file
 from imagemill.runtimes import open_variant
@@ -113,12 +120,40 @@ def test_pruning_takes_the_least_important_channels() -> None:
     torch.testing.assert_close(pruned(images), model(images))
 
 
-def test_streams_that_are_padded_on_their_way_keep_their_channels() -> None:
-    """In resnet20 only the inner channels of each block go: shortcuts have no weights to adapt."""
+def test_streams_that_are_padded_on_their_way_lose_channels_too() -> None:
+    """In resnet20 every convolution is halved on both sides, so a quarter of the work is left."""
     model, images = full_model("resnet20")
-    blocks = remove_channels(model, images, ratio=0.5)[1].blocks
+    pruned = remove_channels(model, images, ratio=0.5)
+    blocks = pruned[1].blocks
     assert [block.convolution1.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [32] * 3
-    assert [block.convolution2.out_channels for block in blocks] == [16] * 3 + [32] * 3 + [64] * 3
+    assert [block.convolution2.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [32] * 3
+    assert [pruned[1].convolution.out_channels, pruned[1].head.in_features] == [8, 32]
+    assert count_macs(pruned, (3, 32, 32)) < 0.27 * count_macs(model, (3, 32, 32))
+
+
+def test_a_shortcut_written_as_a_convolution_says_the_same() -> None:
+    """Weights of zeros and ones select the same pixels and channels, bit by bit."""
+    model, images = full_model("resnet20")
+    expected = model(images)
+    assert list(write_shortcuts(model)) == ["1.blocks.3.shortcut", "1.blocks.6.shortcut"]
+    assert torch.equal(model(images), expected)
+
+
+def test_a_shortcut_whose_channels_stay_gets_no_weights() -> None:
+    """Where a ratio takes no channel, the net has the same parameters as before."""
+    model, images = full_model("resnet20")
+    pruned = remove_channels(model, images, ratio=0.05)
+    assert pruned.state_dict().keys() == model.state_dict().keys()
+    assert count_parameters(pruned) == count_parameters(model)
+
+
+def test_a_pruned_net_can_be_pruned_again() -> None:
+    """Shortcuts that have weights already are followed as any convolution."""
+    model, images = full_model("resnet20")
+    once = remove_channels(model, images, ratio=0.5)
+    twice = remove_channels(once, images, ratio=0.5)
+    assert [once[1].convolution.out_channels, once[1].head.in_features] == [8, 32]
+    assert [twice[1].convolution.out_channels, twice[1].head.in_features] == [4, 16]
 
 
 def test_layers_that_do_not_learn_keep_their_channels() -> None:

@@ -57,11 +57,12 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
 def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) -> "nn.Module":
     """A copy of a net with narrower layers.
 
-    A layer is narrowed together with all layers its channels are tied to. This is kept only if the
-    net computes the same as with these channels set to zero: that leaves alone the logits, and
-    streams whose channels are padded on their way (the parameter-free shortcuts of ResNets) or
-    counted by the net (the tokens of transformers; groups of filters). Layers that do not learn
-    are left alone too: their magnitude says nothing.
+    A layer is narrowed together with all layers its channels are tied to. Shortcuts that pad
+    channels are written as convolutions first, so that the streams they tie can lose some. A
+    removal is kept only if the net computes the same as with these channels set to zero: that
+    leaves alone the logits, and streams whose channels are counted by the net (the tokens of
+    transformers; groups of filters). Layers that do not learn are left alone too: their magnitude
+    says nothing.
 
     Args:
         model: float32, in evaluation mode.
@@ -73,10 +74,15 @@ def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) 
         Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (torch-pruning), group
         magnitude; the check of each removal is ours.
     """
+    from imagemill.models import restore_shortcuts, write_shortcuts
+
+    model = deepcopy(model)
+    shortcuts = write_shortcuts(model)
     for name, width in _learned_widths(model).items():
         # A layer that was tied to an earlier one has been narrowed with it.
         if _width(model.get_submodule(name)) == width:
             model = _narrowed(model, name, images_BCHW, ratio)
+    restore_shortcuts(model, shortcuts)
     return model
 
 
