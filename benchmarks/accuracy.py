@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clones import take_compiled_decoder
 from benchmarks.results import Row, write_results
 from imagemill.params import PARAMS_FILE, read_yaml
 
@@ -43,6 +44,7 @@ def measure(recipe: str, seeds: Sequence[int] = SEEDS) -> list[Row]:
 
 def _measure(recipe: str, clone: Path, seeds: Sequence[int]) -> list[Row]:
     subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+    take_compiled_decoder(Path(), clone)
     place = ["imagemill", "recipe", recipe]
     if recipe != "digits":
         archive = ARCHIVES[recipe.partition("-")[0]]

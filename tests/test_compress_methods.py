@@ -21,8 +21,9 @@ from imagemill.compress.masks import least_weights, masked, zeros_of
 from imagemill.compress.prune_weights import count_zeros, rising_shares
 from imagemill.compress.quantize import QUANTIZERS
 from imagemill.compress.rounding import RoundedWeight, rounded
-from imagemill.errors import IntegrityError, UnknownNameError
+from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
 from imagemill.loading import open_split, to_input
+from imagemill.metrics import fitted_temperature, softmax
 from imagemill.models import build_model, count_parameters, fit_to_shapes, load_model
 from imagemill.params import Params, QuantizeParams, parse_params
 from imagemill.records import Architecture, ModelCard, RuntimeFigures
@@ -54,10 +55,15 @@ WAYS: dict[str, Chain] = {
     "qat": [{"quantize": {"mode": "qat", "calibration_images": 16, **_TRAINED}}],
     "factorise": [{"factorise": {"ratio": 0.6}}, {"finetune": _TRAINED}],
     "bfloat16": [{"bfloat16": {}}],
+    "calibrated": [{"calibrate": {}}],
+    "static-calibrated": [
+        {"quantize": {"mode": "static", "calibration_images": 16}},
+        {"calibrate": {}},
+    ],
 }
 EXPECTED_RUNTIMES = {
     name: ["onnxruntime", "openvino"]
-    if name in ("static", "dynamic", "qat")
+    if name in ("static", "dynamic", "qat", "static-calibrated")
     else ["eager", "compiled", "onnxruntime", "openvino"]
     for name in WAYS
 }
@@ -123,7 +129,8 @@ def resnet(seed: int = 0) -> nn.Module:
 def test_every_method_and_mode_is_gone_through_here() -> None:
     """The ways above use all of METHODS and QUANTIZERS."""
     steps = [step for chain in WAYS.values() for step in chain]
-    assert {name for step in steps for name in step} == set(METHODS)
+    elsewhere = {"ensemble"}  # tests/test_ensemble.py
+    assert {name for step in steps for name in step} | elsewhere == set(METHODS)
     assert {step["quantize"]["mode"] for step in steps if "quantize" in step} == set(QUANTIZERS)
 
 
@@ -408,3 +415,34 @@ def test_openvino_opens_no_connection(root: Path) -> None:
         [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
     )
     assert "CONNECTS" not in done.stdout
+
+
+# Calibration ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "before"), [("calibrated", "base"), ("static-calibrated", "static")]
+)
+def test_calibration_divides_all_logits_by_one_number(way: str, before: str, root: Path) -> None:
+    """Classes stay, the number is on record, and nothing on val fits better."""
+    images, targets = val_of(root)
+    plain, scaled = (
+        open_variant(root / "models" / name, threads=1)(images) for name in (before, way)
+    )
+    card = ModelCard.read(root / "models" / way / "model.json")
+    assert card.temperature is not None
+    np.testing.assert_allclose(scaled * card.temperature, plain, rtol=1e-3, atol=1e-3)
+    again = fitted_temperature(softmax(scaled), targets)
+    # At the ends of its range (1/20, where val is told apart entirely) it would go further.
+    assert again == pytest.approx(1.0, rel=1e-2) or card.temperature < 0.051
+
+
+def test_calibration_may_follow_quantization_alone() -> None:
+    """Other steps after an INT8 graph have no weights to work on."""
+    with pytest.raises(ParamsError, match="quantize must be the last step"):
+        small_params(
+            wrong=[
+                {"quantize": {"mode": "dynamic"}},
+                {"finetune": {"epochs": 1, "learning_rate": 0.01}},
+            ]
+        )

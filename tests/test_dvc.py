@@ -28,7 +28,7 @@ UNLISTED = {
     "pipelines.stage",
     "pipelines.tracker",
 }
-WATCHERS = {"train": "imagemill.tracking"}
+WATCHERS = {"train": "imagemill.tracking", "compress": "imagemill.tracking"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

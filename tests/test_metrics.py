@@ -15,12 +15,15 @@ from sklearn.metrics import (
     f1_score,
     log_loss,
     precision_recall_fscore_support,
+    roc_auc_score,
     top_k_accuracy_score,
 )
 
 from imagemill.errors import ShapeError
 from imagemill.metrics import (
     METRICS,
+    area_under_risk,
+    area_under_roc,
     at_temperature,
     brier_score,
     class_scores,
@@ -31,6 +34,7 @@ from imagemill.metrics import (
     negative_log_likelihood,
     paired,
     reliability_bins,
+    selective_curve,
     softmax,
     top_k_accuracy,
     wilson_interval,
@@ -249,3 +253,32 @@ def test_metrics_need_no_torch() -> None:
     """Importing the metrics does not bring torch."""
     code = "import sys, imagemill.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Order ---------------------------------------------------------------------------------------
+
+
+def test_a_selective_curve_answers_the_surest_first() -> None:
+    """Of four images the two surest are right; with all of them half are."""
+    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]])
+    labels = np.array([0, 1, 1, 1])
+    curve = selective_curve(probs, labels, num_points=4)
+    assert [point.coverage for point in curve] == [0.25, 0.5, 0.75, 1.0]
+    assert [point.confidence for point in curve] == [0.9, 0.8, 0.7, 0.6]
+    assert [point.accuracy for point in curve] == [1.0, 1.0, pytest.approx(2 / 3), 0.5]
+    assert area_under_risk(probs, labels) == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_area_under_roc_is_that_of_scikit_learn() -> None:
+    """With ties, on random scores."""
+    generator = np.random.default_rng(0)
+    positives, negatives = generator.integers(3, 9, 200) / 8, generator.integers(0, 7, 300) / 8
+    truth = np.repeat([1, 0], [200, 300])
+    expected = roc_auc_score(truth, np.concatenate([positives, negatives]))
+    assert area_under_roc(positives, negatives) == pytest.approx(expected)
+
+
+def test_area_under_roc_needs_scores_of_both_kinds() -> None:
+    """Nothing can be ranked against nothing."""
+    with pytest.raises(ShapeError, match="got 0 and 2"):
+        area_under_roc(np.array([]), np.array([0.1, 0.2]))

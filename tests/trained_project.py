@@ -74,7 +74,13 @@ def small_params(**variants: list[dict[str, Any]]) -> Params:
     }
     document["augment"] |= {"copies": 0, "offline": [], "online": []}
     document["compress"] = {"runtime": "onnxruntime", "variants": variants or CHAINS}
-    document["evaluate"] |= {"latency_rounds": 12, "throughput_rounds": 2, "throughput_batch": 8}
+    document["evaluate"] |= {
+        "latency_rounds": 12,
+        "throughput_rounds": 2,
+        "throughput_batch": 8,
+        "corruption_images": 10,
+        "slices": [],
+    }
     return parse_params(document, where="params.yaml")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.clones import take_compiled_decoder
 from imagemill.params import Params, read_params, read_yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ _TRAIN = {
 }
 BASES: dict[str, dict[str, Any]] = {
     "resnet20": {**_TRAIN, "model": "resnet20", "epochs": 18, "learning_rate": 0.2},
-    "resnet18": {**_TRAIN, "model": "resnet18_small", "epochs": 10, "learning_rate": 0.1},
+    "resnet18": {**_TRAIN, "model": "resnet18_small", "epochs": 5, "learning_rate": 0.1},
 }
 _ONLINE = [
     {"operation": "flip_horizontal", "probability": 0.5},
@@ -81,6 +82,7 @@ def _train(root: Path, document: dict[str, Any]) -> None:
     if not (root / ".git").exists():
         shutil.rmtree(root, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(root)], check=True)
+    take_compiled_decoder(PROJECT, root)
     with (root / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML().dump(document, stream)
     # The stages import the clone's code, not the environment's editable install.

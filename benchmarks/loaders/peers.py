@@ -5,6 +5,7 @@ uint8, antialiased, never floats.
 """
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def mosaicml(work: Work, turn: Turn) -> Epochs:
 def ffcv(work: Work, turn: Turn) -> Epochs:
     """FFCV with JPEGs inside its file, random order, one thread."""
     del turn
+    # numba's other layer, TBB, can wait for ever when it is unloaded.
+    os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
     from ffcv.fields.decoders import (
         IntDecoder,
         RandomResizedCropRGBImageDecoder,

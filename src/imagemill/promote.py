@@ -1,7 +1,6 @@
 """Which version answers: the rules behind the aliases. Pure: no registry, no clock, no files.
 
-The rules read `val` only; `test` is only ever reported. One figure is not of val: robustness is
-measured on images of test, so it may bar a version and never ranks two.
+The rules read `val` only, robustness included; `test` is only ever reported.
 """
 
 import math

@@ -224,6 +224,14 @@ class Start(Record):
 RANDOM = Start(kind="random", name="random weights")
 
 
+class EnsembleMember(Record):
+    """A registered model inside an ensemble."""
+
+    name: str  # as `ensemble.members` says
+    version: int
+    sha256: str  # of its float weights
+
+
 class ExportCheck(Record):
     """What an export says of images of val, beside the net it was made from."""
 
@@ -258,6 +266,8 @@ class ModelCard(Record):
     num_parameters: int | None = None
     macs: int | None = None
     bfloat16: bool = False  # computed in bfloat16 by runtimes that can
+    temperature: float | None = None  # logits were divided by it; it is in the file already
+    members: list[EnsembleMember] = []  # beside the base
     exports: dict[str, ExportCheck] = {}  # name in imagemill.compress.EXPORTS
     runtimes: dict[str, RuntimeFigures] = {}  # what `compress.runtime: auto` chose from
 
@@ -304,6 +314,18 @@ class Evaluation(Record):
     val_paired: dict[str, Any] | None = None
     latency_ms_p99: float | None = None
     images_per_second_8: float | None = None
+    selective: list[dict[str, float]] | None = None  # [{coverage, confidence, accuracy}] on test
+    aurc: float | None = None  # mean error over all coverages
+    slices: dict[str, list[dict[str, Any]]] | None = None  # column -> [{name, num_images, top1,..}]
+    # On images of val: {num_images, mean_error, errors: {corruption: [by severity]},
+    # relative_errors: {corruption: over the base's}}
+    corruption: dict[str, Any] | None = None
+    relative_corruption_error: float | None = None  # mean of these; 1 is the base's
+    # {source, digest, num_images, num_left_out, ...} of the sets `evaluate` was given
+    shift: dict[str, Any] | None = None  # ... top1, top1_ci95, drop, ece
+    out_of_distribution: dict[str, Any] | None = None  # ... auroc, false_positives_at_95
+    peak_memory_bytes: int | None = None  # of a process of its own that answers a batch
+    load_ms: float | None = None  # from its file to the first answer
     on_pareto_front: bool | None = None  # of val top-1, latency, size and energy
     dominated_by: list[str] | None = None
 

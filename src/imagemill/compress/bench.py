@@ -4,8 +4,8 @@ A method reads one model folder and writes another; a chain passes folders from 
 each step starts from exactly what a file holds, and a graph goes on to be quantized without torch.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,12 +30,14 @@ class Bench:
     params: All sections.
     log: Gets one line of text.
     progress: Gets the share of the running step, 0..1, and the step's name.
+    members: What `ensemble.members` names -> its folder and its version.
     """
 
     root: Path
     params: Params
     log: Callable[[str], None]
     progress: Callable[[float, str], None]
+    members: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
 
     @property
     def base(self) -> Path:

@@ -1,12 +1,14 @@
 """The stage: from the base through a chain of steps to one variant."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from imagemill.compress.bench import Bench, Method
 from imagemill.compress.bfloat16 import bfloat16
+from imagemill.compress.calibrate import calibrate
 from imagemill.compress.distil import distil
+from imagemill.compress.ensemble import ensemble
 from imagemill.compress.factorise import factorise
 from imagemill.compress.finetune import finetune
 from imagemill.compress.prune import prune
@@ -24,6 +26,8 @@ METHODS: dict[str, Method] = {
     "quantize": quantize,
     "factorise": factorise,
     "bfloat16": bfloat16,
+    "calibrate": calibrate,
+    "ensemble": ensemble,
 }
 
 
@@ -35,6 +39,7 @@ def compress(
     log: Callable[[str], None],
     progress: Callable[[float, str], None],
     step: Step = directly,
+    members: Mapping[str, tuple[Path, int]] | None = None,
 ) -> ModelCard:
     """Make models/<variant>/ from models/base/.
 
@@ -45,6 +50,7 @@ def compress(
         log: Gets a line for what was done.
         progress: Gets the share of the running step, 0..1, and the step's name.
         step: Calls each step of the chain.
+        members: What `ensemble.members` names -> its folder and its version.
 
     Returns:
         model.json of the variant.
@@ -58,7 +64,7 @@ def compress(
         raise UnknownNameError("variant", variant, params.compress.variants)
     check_names(params.compress)
     chain = params.compress.variants[variant]
-    bench = Bench(root, params, log, progress)
+    bench = Bench(root, params, log, progress, members or {})
     scratch = root / STATE / "compress" / variant
     shutil.rmtree(scratch, ignore_errors=True)
     try:

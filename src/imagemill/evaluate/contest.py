@@ -14,6 +14,7 @@ from imagemill.loading import SplitImages, to_input
 from imagemill.params import BASE, EvaluateParams
 from imagemill.records import MODELS, SHARD_MANIFEST, ModelCard, ShardManifest
 from imagemill.runtimes import Predictor, open_variant, runtimes_of
+from imagemill.runtimes.footprint import Footprint, measure_footprint
 
 Cards = Mapping[str, ModelCard]
 
@@ -68,6 +69,19 @@ def time_all(
     some = np.arange(min(len(images), params.throughput_batch))
     stopwatch = Stopwatch(time.perf_counter_ns, EnergyMeter(POWERCAP))
     return measure_cost(shown, to_input(images.take(some)), params, stopwatch)
+
+
+def measure_footprints(root: Path, cards: Cards, params: EvaluateParams) -> dict[str, Footprint]:
+    """Memory and loading of each variant in its own runtime, one process after the other."""
+    return {
+        name: measure_footprint(
+            root / MODELS / name,
+            card.runtime,
+            threads=params.threads,
+            batch=params.throughput_batch,
+        )
+        for name, card in cards.items()
+    }
 
 
 def base_in(runtime: str, cards: Cards) -> str:

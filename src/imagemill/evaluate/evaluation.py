@@ -1,26 +1,30 @@
 """The stage: the base and its variants on the same images, in one session, with a verdict each."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagemill.evaluate.contest import Cards, base_in, open_shipped, read_cards, time_all
-from imagemill.evaluate.cost import Cost
-from imagemill.evaluate.machine import describe_machine
+from imagemill.evaluate.assembly import Measured, assemble
+from imagemill.evaluate.contest import Cards, measure_footprints, open_shipped, read_cards, time_all
+from imagemill.evaluate.curves import draw_mistakes, draw_robustness, draw_selective
+from imagemill.evaluate.outside import Outside, ask_outside
+from imagemill.evaluate.panel import Panel
 from imagemill.evaluate.pictures import draw_comparison, draw_confusion, draw_reliability
-from imagemill.evaluate.quality import Answers, against_parent, ask, confusion, quality
-from imagemill.evaluate.verdict import Standing, dominators, judge
-from imagemill.loading import open_split
+from imagemill.evaluate.quality import Answers, ask, confusion
+from imagemill.evaluate.robustness import Mistakes, ask_corrupted
+from imagemill.evaluate.slices import Slice, slices_of
+from imagemill.loading import SplitImages, open_split, to_input
 from imagemill.params import BASE, EvaluateParams, Params
-from imagemill.records import MODELS, REPORTS, Evaluation, ModelCard, publishing, publishing_folder
-from imagemill.runtimes import RUNTIMES
+from imagemill.records import REPORTS, Evaluation, publishing, publishing_folder
+from imagemill.runtimes import Predictor
 from imagemill.steps import Step, directly
 
 EVALUATE = REPORTS / "evaluate"
+_MISTAKES_SHOWN = 12
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -49,113 +53,75 @@ def evaluate(
 
     Raises:
         IntegrityError: a model is missing, damaged or was trained on other data.
+        SourceError: a set to compare with cannot be read.
+        UnknownNameError: test cannot be cut by a column of `evaluate.slices`.
         DiskError: reports/ cannot be written.
     """
-    settings, bins = params.evaluate, params.evaluate.calibration_bins
+    settings = params.evaluate
     cards = read_cards(root, [BASE, *params.compress.variants])
     val, test = (
         open_split(root, split, input_shape=cards[BASE].input_shape, loading=params.loading)
         for split in ("val", "test")
     )
+    slices = slices_of(root, test.keys, settings.slices)
     shipped = open_shipped(root, cards, threads=settings.threads)
-    on_val = step(ask, shipped, val, settings.views)
-    on_test = step(ask, shipped, test, settings.views)
-    costs = step(time_all, root, cards, shipped, val, settings)
-    found = {
-        name: quality(test=on_test[name], val=on_val[name], classes=card.classes, bins=bins)
-        | _paired(card, test=on_test, val=on_val)
-        for name, card in cards.items()
-    }
-    evaluations = _evaluations(root, cards, found, costs, threads=settings.threads)
+    with Panel(shipped, settings.views, threads=settings.threads) as panel:
+        session = _Session(root, cards, shipped, panel, settings, step)
+        measured = session.measure(val, test, slices)
+    evaluations = assemble(root, cards, measured, settings)
     with publishing_folder(root / EVALUATE) as folder:
         for evaluation in evaluations:
             evaluation.write(folder / f"{evaluation.variant}.json")
             log(_line(evaluation))
-        _write_predictions(folder / "predictions.parquet", test.keys, on_test)
-        step(_draw, folder, cards[BASE].classes, evaluations, on_test, settings)
+        _write_predictions(folder / "predictions.parquet", test.keys, measured.on_test)
+        step(_draw, folder, evaluations, test, measured.on_test, settings)
     return evaluations
 
 
-def _evaluations(
-    root: Path,
-    cards: Cards,
-    found: Mapping[str, dict[str, Any]],
-    costs: Mapping[str, Cost],
-    *,
-    threads: int,
-) -> list[Evaluation]:
-    machine = describe_machine(threads=threads)
-    sizes = {name: _size_bytes(root, card) for name, card in cards.items()}
-    standings = [
-        Standing(
-            name,
-            card.parent,
-            found[name]["val_top1"],
-            costs[name].latency_ms_p50,
-            sizes[name],
-            costs[name].energy_joules_per_1000,
+@dataclass(frozen=True)
+class _Session:
+    """All variants, opened."""
+
+    root: Path
+    cards: Cards
+    shipped: Mapping[str, Predictor]
+    panel: Panel
+    params: EvaluateParams
+    step: Step
+
+    def measure(
+        self, val: SplitImages, test: SplitImages, slices: Mapping[str, list[Slice]]
+    ) -> Measured:
+        step, params = self.step, self.params
+        return Measured(
+            on_val=step(ask, self.panel, val),
+            on_test=step(ask, self.panel, test),
+            costs=step(time_all, self.root, self.cards, self.shipped, val, params),
+            footprints=step(measure_footprints, self.root, self.cards, params),
+            corrupted=self._corrupted(val),
+            num_corrupted=min(len(val), params.corruption_images),
+            slices=slices,
+            shift=self._outside(params.shift, labelled=True),
+            novelty=self._outside(params.out_of_distribution, labelled=False),
         )
-        for name, card in cards.items()
-    ]
-    verdicts, dominated = judge(standings), dominators(standings)
-    return [
-        Evaluation(
-            variant=name,
-            parent=card.parent,
-            size_bytes=sizes[name],
-            verdict=verdicts[name][0],
-            verdict_reason=verdicts[name][1],
-            on_pareto_front=not dominated[name],
-            dominated_by=dominated[name],
-            runtime=card.runtime,
-            sha256=card.sha256,
-            machine=machine,
-            **found[name],
-            **costs[name]._asdict(),
-            **_counts(root, card),
-            **_speedups(card, cards, costs),
+
+    def _corrupted(self, val: SplitImages) -> dict[str, Mistakes] | None:
+        if not self.params.corruption_images:
+            return None
+        return self.step(ask_corrupted, self.panel, val, count=self.params.corruption_images)
+
+    def _outside(self, source: str | None, *, labelled: bool) -> Outside | None:
+        if source is None:
+            return None
+        return self.step(
+            ask_outside,
+            self.root,
+            source,
+            self.panel,
+            self.cards[BASE],
+            count=self.params.outside_images,
+            labelled=labelled,
         )
-        for name, card in cards.items()
-    ]
-
-
-def _paired(
-    card: ModelCard, *, test: Mapping[str, Answers], val: Mapping[str, Answers]
-) -> dict[str, Any]:
-    if card.parent is None:
-        return {}
-    return {
-        name: against_parent(card.parent, split[card.parent], split[card.variant], card.classes)
-        for name, split in (("paired", test), ("val_paired", val))
-    }
-
-
-def _size_bytes(root: Path, card: ModelCard) -> int:
-    """Bytes of what the runtime loads."""
-    return (root / MODELS / card.variant / RUNTIMES[card.runtime].file).stat().st_size
-
-
-def _counts(root: Path, card: ModelCard) -> dict[str, Any]:
-    if card.num_parameters is not None:
-        return {"num_parameters": card.num_parameters, "macs": card.macs}
-    from imagemill.models import count_macs, count_parameters, load_model
-
-    # An INT8 graph of the base itself has the base's.
-    holder = card.variant if RUNTIMES["eager"].file in card.files else BASE
-    model, _ = load_model(root / MODELS / holder)
-    return {
-        "num_parameters": count_parameters(model),
-        "macs": count_macs(model, card.input_shape),
-    }
-
-
-def _speedups(card: ModelCard, cards: Cards, costs: Mapping[str, Cost]) -> dict[str, Any]:
-    own = costs[card.variant].latency_ms_p50
-    same_runtime = costs.get(base_in(card.runtime, cards))
-    return {
-        "speedup_over_base": costs[BASE].latency_ms_p50 / own,
-        "speedup_same_runtime": same_runtime.latency_ms_p50 / own if same_runtime else None,
-    }
 
 
 def _line(evaluation: Evaluation) -> str:
@@ -185,12 +151,34 @@ def _write_predictions(path: Path, keys: Sequence[str], answers: Mapping[str, An
 
 def _draw(
     folder: Path,
-    classes: Sequence[str],
     evaluations: Sequence[Evaluation],
+    test: SplitImages,
     answers: Mapping[str, Answers],
     params: EvaluateParams,
 ) -> None:
+    classes = [str(scores["class"]) for scores in evaluations[0].per_class]
     for variant, given in answers.items():
         draw_confusion(folder / f"confusion-{variant}.png", variant, confusion(given), classes)
+        _draw_mistakes(folder / f"mistakes-{variant}.png", classes, test, given)
     draw_reliability(folder / "reliability.png", answers, num_bins=params.calibration_bins)
+    draw_selective(folder / "selective.png", evaluations)
+    if params.corruption_images:
+        draw_robustness(folder / "robustness.png", evaluations)
     draw_comparison(folder / "comparison.png", evaluations)
+
+
+def _draw_mistakes(path: Path, classes: Sequence[str], test: SplitImages, given: Answers) -> None:
+    """Those the variant is surest of."""
+    labels_N, probs_NK = given
+    predicted_N, confidence_N = probs_NK.argmax(1), probs_NK.max(1)
+    wrong = np.flatnonzero(predicted_N != labels_N)
+    surest = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:_MISTAKES_SHOWN]
+    told = [
+        {
+            "true": classes[labels_N[position]],
+            "predicted": classes[predicted_N[position]],
+            "confidence": float(confidence_N[position]),
+        }
+        for position in surest
+    ]
+    draw_mistakes(path, to_input(test.take(surest)), told)

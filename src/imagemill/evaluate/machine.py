@@ -14,9 +14,7 @@ def describe_machine(*, threads: int) -> dict[str, Any]:
     """Processor, cores we may use, threads of each runtime, and versions."""
     return {
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": num_cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {
@@ -24,6 +22,13 @@ def describe_machine(*, threads: int) -> dict[str, Any]:
             **{library: version(library) for library in _LIBRARIES},
         },
     }
+
+
+def num_cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:

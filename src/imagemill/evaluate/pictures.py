@@ -56,7 +56,7 @@ def draw_confusion(
         axes.set_yticks(range(num_classes), classes)
     if num_classes <= _MOST_NUMBERED_CLASSES:
         _number_cells(axes, confusion_KK, shares_KK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _short(classes: Sequence[str]) -> bool:
@@ -93,7 +93,7 @@ def draw_reliability(path: Path, answers: Mapping[str, Answers], *, num_bins: in
         axes.set_axis_off()
     figure.supxlabel("confidence", fontsize=10)
     figure.supylabel("accuracy; grey: share of images", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_bins(axes: Axes, given: Answers, num_bins: int) -> None:
@@ -118,7 +118,7 @@ def _draw_bins(axes: Axes, given: Answers, num_bins: int) -> None:
 
 
 def draw_comparison(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Top-1 on test, with its interval, against latency and against size.
+    """Top-1 on test, with its interval, against latency and against size, and the front of each.
 
     Args:
         path: The PNG.
@@ -133,7 +133,7 @@ def draw_comparison(path: Path, evaluations: Sequence[Evaluation]) -> None:
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scatter(
@@ -145,21 +145,40 @@ def _scatter(
             cost(evaluation),
             100 * evaluation.top1,
             yerr=[[100 * max(0, evaluation.top1 - low)], [100 * max(0, high - evaluation.top1)]],
-            color=f"C{number}" if number else "black",
+            color=colour_of(number),
             capsize=3,
             linewidth=1,
             label=f"{evaluation.variant} ({evaluation.verdict})",
             **MARKERS[evaluation.verdict],
         )
+    points = [(cost(evaluation), 100 * evaluation.top1) for evaluation in evaluations]
+    front = front_of(points)
+    dearest = (2 * max(points)[0], front[-1][1])  # the line runs out of the picture
+    costs, worths = zip(*front, dearest, strict=True)
+    axes.step(costs, worths, where="post", color="#bbbbbb", linewidth=1, zorder=0)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.15)
+    axes.set_xlim(min(points)[0] / 1.4, max(points)[0] * 1.4)
     axes.grid(alpha=0.25)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def colour_of(number: int) -> str:
+    """Of the contestant with this number; the base comes first."""
+    return f"C{number}" if number else "black"
+
+
+def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, worth) those that none beats at their cost or below, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or worth > front[-1][1]:
+            front.append((cost, worth))
+    return front
+
+
+def save(figure: Figure, path: Path) -> None:
     """As PNG without the version of what drew it: the same figures give the same bytes."""
     with publishing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})

@@ -3,16 +3,17 @@
 Shapes: N images, B batch, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagemill.evaluate.views import averaged, with_views
+from imagemill.evaluate.panel import BATCH, Panel
 from imagemill.loading import SplitImages, to_input
 from imagemill.metrics import (
     METRICS,
+    area_under_risk,
     at_temperature,
     brier_score,
     class_scores,
@@ -21,12 +22,12 @@ from imagemill.metrics import (
     fitted_temperature,
     negative_log_likelihood,
     paired,
+    selective_curve,
     wilson_interval,
 )
-from imagemill.runtimes import Predictor
 
-BATCH = 256
 _CONFUSIONS = 10
+_COVERAGES = 20
 
 
 class Answers(NamedTuple):
@@ -36,24 +37,20 @@ class Answers(NamedTuple):
     probs_NK: NDArray[np.float32]
 
 
-def ask(
-    predictors: Mapping[str, Predictor], images: SplitImages, views: Sequence[str]
-) -> dict[str, Answers]:
-    """Show a split to several variants; each image is decoded once.
+def ask(panel: Panel, images: SplitImages) -> dict[str, Answers]:
+    """Show a split to all variants; each image is decoded once.
 
     Args:
-        predictors: Variant -> predictor.
+        panel: The variants.
         images: The split.
-        views: Names in `VIEWS`; their probabilities are averaged.
     """
-    shown = {name: with_views(predict, views) for name, predict in predictors.items()}
-    probs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in shown}
+    probs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in panel.variants}
     for start in range(0, len(images), BATCH):
         positions_B = np.arange(start, min(start + BATCH, len(images)))
-        images_BCHW = to_input(images.take(positions_B))
-        for name, predict in shown.items():
-            probs[name].append(averaged(predict(images_BCHW), len(views)))
-    return {name: Answers(images.targets_N, np.concatenate(probs[name])) for name in shown}
+        told = panel.probabilities(to_input(images.take(positions_B)))
+        for name, probs_BK in told.items():
+            probs[name].append(probs_BK)
+    return {name: Answers(images.targets_N, np.concatenate(probs[name])) for name in probs}
 
 
 def quality(*, test: Answers, val: Answers, classes: Sequence[str], bins: int) -> dict[str, Any]:
@@ -80,6 +77,10 @@ def quality(*, test: Answers, val: Answers, classes: Sequence[str], bins: int) -
         "brier": brier_score(*_swapped(test)),
         "temperature": temperature,
         "ece_at_temperature": expected_calibration_error(scaled_NK, test.labels_N, num_bins=bins),
+        "selective": [
+            point._asdict() for point in selective_curve(*_swapped(test), num_points=_COVERAGES)
+        ],
+        "aurc": area_under_risk(*_swapped(test)),
         "worst_class": _worst_class(confusion_KK, classes),
         "val_worst_class": _worst_class(confusion(val), classes),
         "confusions": _confusions(confusion_KK, classes),

@@ -1,7 +1,8 @@
 """VERDICTS: whether a variant earns its place, decided on val, size and latency.
 
-A variant is rejected if it is neither smaller nor faster than its parent, dominated if another one
-is at least as good in everything and better in something, accepted otherwise.
+A variant is rejected if it is not smaller or not faster than its parent, dominated if another is at
+least as good in everything and better in something, accepted otherwise. An ensemble is larger and
+slower by nature: it is rejected if it is not right more often.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ class Standing(NamedTuple):
     latency_ms: float
     size_bytes: int
     energy_joules: float | None = None  # of a thousand images; None: unknown, and no matter
+    is_ensemble: bool = False
 
 
 def dominators(standings: Sequence[Standing]) -> dict[str, list[str]]:
@@ -59,8 +61,9 @@ def _judge_one(
     if parent is None:
         return "base", f"the trained model: {_figures(standing)}"
     change = _change(standing, parent)
-    if not (standing.size_bytes < parent.size_bytes or _faster(standing, parent)):
-        return "rejected", f"neither smaller nor faster than {parent.variant}: {change}"
+    missing = _missing(standing, parent)
+    if missing:
+        return "rejected", f"{missing} than {parent.variant}: {change}"
     rivals = (other for other in all_standings if _dominates(other, standing))
     best = max(rivals, key=lambda rival: (rival.val_top1, -rival.latency_ms), default=None)
     if best is not None:
@@ -69,6 +72,16 @@ def _judge_one(
             f"{best.variant} is at least as good in all; against it: {_change(standing, best)}",
         )
     return "accepted", f"against {parent.variant}: {change}"
+
+
+def _missing(standing: Standing, parent: Standing) -> str:
+    """What a variant owes to its parent and is not, "" if nothing."""
+    if standing.is_ensemble:
+        return "" if standing.val_top1 > parent.val_top1 else "not right more often"
+    smaller, faster = standing.size_bytes < parent.size_bytes, _faster(standing, parent)
+    if not smaller and not faster:
+        return "neither smaller nor faster"
+    return "" if smaller and faster else f"not {'faster' if smaller else 'smaller'}"
 
 
 def _dominates(one: Standing, other: Standing) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 from imagemill.errors import InputSizeError, ParamsError, UnknownNameError
 from imagemill.models.contract import Arguments, Model, Shape
 from imagemill.models.efficientnet_lite import EfficientNetLite
+from imagemill.models.ensemble import ENSEMBLE, Ensemble
 from imagemill.models.fast import FastCifar, FastMnist
 from imagemill.models.normalise import Normalise
 from imagemill.models.resnet import CifarResNet
@@ -84,18 +85,31 @@ def build_model(
     """A fresh network with its normalisation in front.
 
     Args:
-        architecture: Name in MODELS and arguments as `Arguments` names them.
+        architecture: Name in MODELS and arguments as `Arguments` names them; or an ensemble.
         input_shape: Channels, height and width (equal), pixels.
         num_classes: K.
         mean, std: Per-channel statistics of train in 0..1.
 
     Returns:
-        Sequential(normalise, network): float32 [B, C, H, W] in 0..1 -> logits [B, K]; while
-        training `split_outputs` tells whether there are auxiliary ones.
+        Sequential(normalise, network), or Sequential(ensemble) whose members are such: float32
+        [B, C, H, W] in 0..1 -> logits [B, K]; while training `split_outputs` tells
+        whether there are auxiliary ones.
 
     Raises:
         As `check_architecture`.
     """
+    if architecture.name == ENSEMBLE:
+        members = [
+            build_model(
+                Architecture(**member),
+                input_shape=input_shape,
+                num_classes=num_classes,
+                mean=mean,
+                std=std,
+            )
+            for member in architecture.arguments["members"]
+        ]
+        return nn.Sequential(Ensemble(members))
     channels, height, width = input_shape
     assert height == width, "images are square after loading"
     check_architecture(architecture, height)

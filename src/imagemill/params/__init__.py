@@ -9,8 +9,10 @@ from imagemill.params.audit import AuditParams, ChecksParams, NearDuplicateParam
 from imagemill.params.augment import AugmentParams, CopiesParams, OperationParams
 from imagemill.params.compress import (
     BASE,
+    CalibrateParams,
     CompressParams,
     DistilParams,
+    EnsembleParams,
     FactoriseParams,
     FinetuneParams,
     GradualParams,
@@ -37,6 +39,7 @@ __all__ = [
     "AsynchronousParams",
     "AuditParams",
     "AugmentParams",
+    "CalibrateParams",
     "ChecksParams",
     "ChoicesParams",
     "CompressParams",
@@ -44,6 +47,7 @@ __all__ = [
     "DistilParams",
     "EarlyStoppingParams",
     "EmaParams",
+    "EnsembleParams",
     "EvaluateParams",
     "FactoriseParams",
     "FinetuneParams",

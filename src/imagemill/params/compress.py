@@ -119,6 +119,20 @@ class HalveParams(Section):
     """bfloat16: weights of half the size, products in bfloat16 where the runtime can."""
 
 
+class EnsembleParams(Section):
+    """Registered models beside the base: the mean of their probabilities answers."""
+
+    members: tuple[Annotated[str, Field(pattern=r"^models:/")], ...] = Field(
+        min_length=1,
+        description="models:/NAME/VERSION or models:/NAME@ALIAS, trained on the same data. An "
+        "alias is looked up when the variant is made; DVC does not notice that it moved.",
+    )
+
+
+class CalibrateParams(Section):
+    """Temperature scaling: logits divided by what fits val best, stored in the net's file."""
+
+
 class StepParams(Section):
     """One step of a chain: exactly one of its keys is given."""
 
@@ -128,6 +142,8 @@ class StepParams(Section):
     quantize: QuantizeParams | None = None
     factorise: FactoriseParams | None = None
     bfloat16: HalveParams | None = None
+    calibrate: CalibrateParams | None = None
+    ensemble: EnsembleParams | None = None
 
     @model_validator(mode="after")
     def _one_method(self) -> Self:
@@ -175,10 +191,14 @@ class CompressParams(Section):
                 raise ValueError(f"a variant cannot be called {BASE!r}: that is the trained model")
             if not chain:
                 raise ValueError(f"variant {name!r} has no step")
-            for last in {"quantize", "bfloat16"}.intersection(methods[:-1]):
+            before = methods[:-2] if methods[-2:] == ["quantize", "calibrate"] else methods[:-1]
+            for last in {"quantize", "bfloat16"}.intersection(before):
                 raise ValueError(f"variant {name!r}: {last} must be the last step of its chain")
-            if "distil" in methods[1:]:
+            if "ensemble" in methods[1:]:
+                raise ValueError(f"variant {name!r}: ensemble must come first")
+            if "distil" in (methods[2:] if methods[0] == "ensemble" else methods[1:]):
                 raise ValueError(
-                    f"variant {name!r}: distil starts a new net, so it must come first"
+                    f"variant {name!r}: distil starts a new net, so it must come first, or behind "
+                    "ensemble"
                 )
         return self

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from imagemill.params.section import Positive, Section, Seed
+from imagemill.params.section import NotNegative, Positive, Section, Seed
 
 
 class EvaluateParams(Section):
@@ -20,6 +20,21 @@ class EvaluateParams(Section):
     latency_rounds: Positive = Field(description="Single-image calls timed per variant.")
     throughput_batch: Positive = Field(description="Batch size of the throughput figure.")
     throughput_rounds: Positive = Field(description="Batches timed per variant.")
+    corruption_images: NotNegative = Field(
+        description="Images of val shown under 15 common corruptions in 5 severities; 0: none."
+    )
+    slices: tuple[str, ...] = Field(
+        description="Columns that test is cut by: group, extension, size_bytes, review, width, "
+        "height, mode, format, brightness, contrast, pixels, aspect, annotation.<key>."
+    )
+    shift: str | None = Field(
+        description="A source of other images of the same classes, as `ingest.source` names one; "
+        "null: none. Its content is on record by digest, not watched by DVC."
+    )
+    out_of_distribution: str | None = Field(
+        description="A source of images of none of the classes; null: none."
+    )
+    outside_images: Positive = Field(description="Images taken of either at most.")
 
 
 class ExplainParams(Section):

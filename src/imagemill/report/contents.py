@@ -78,7 +78,9 @@ class Contents:
     training: dict[str, Any]  # models/base/metrics.json
     charts: list[tuple[str, Markup]]
     comparison: list[Embedded]
+    robustness: list[Embedded]
     confusions: list[Embedded]
+    mistakes: list[Embedded]
     audit_pictures: list[Embedded]
     explained: list[Embedded]
     feature_maps: list[Embedded]
@@ -98,6 +100,22 @@ class Contents:
         """The splits that hold images, in the order of a run."""
         sizes = self.manifest.splits
         return [(name, sizes[name]) for name in records.SPLIT_NAMES if name in sizes]
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Of all variants, the base first."""
+        return [variant.evaluation for variant in self.variants]
+
+    @property
+    def slices(self) -> list[tuple[str, str, int, list[float]]]:
+        """Column, slice, images and the top-1 of each variant, worst of the base first."""
+        tables = [evaluation.slices or {} for evaluation in self.evaluations]
+        rows = []
+        for column, parts in tables[0].items():
+            for part in parts:
+                scores = [_top1_of(table[column], part["name"]) for table in tables]
+                rows.append((column, str(part["name"]), int(part["num_images"]), scores))
+        return rows
 
     @property
     def has_energy(self) -> bool:
@@ -135,10 +153,17 @@ def gather(root: Path, params: Params) -> Contents:
             {
                 "comparison.png": "Accuracy against latency and size, with 95 % intervals",
                 "reliability.png": "Confidence against accuracy: the diagonal is perfect",
+                "selective.png": "Accuracy if only the surest images are answered",
             },
+        ),
+        robustness=_pictures(
+            root / EVALUATE, {"robustness.png": "Top-1 on val under the 15 common corruptions"}
         ),
         confusions=_pictures(
             root / EVALUATE, {f"confusion-{name}.png": name for name in params.variants}
+        ),
+        mistakes=_pictures(
+            root / EVALUATE, {f"mistakes-{name}.png": name for name in params.variants}
         ),
         audit_pictures=_pictures(
             root / records.AUDIT,
@@ -197,6 +222,10 @@ def _variant(root: Path, name: str, registration: Registration) -> Variant:
         card=ModelCard.read(root / records.MODELS / name / "model.json"),
         version=version,
     )
+
+
+def _top1_of(parts: Sequence[dict[str, Any]], name: str) -> float:
+    return next(float(part["top1"]) for part in parts if part["name"] == name)
 
 
 def _explain_pictures(root: Path) -> list[tuple[str, Embedded]]:

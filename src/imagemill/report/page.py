@@ -39,6 +39,11 @@ def count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def size(size_bytes: int | None) -> str:
+    """Bytes as a person reads them; a dash for what is unknown."""
+    return "–" if size_bytes is None else readable_size(size_bytes)
+
+
 def decimals(number: float | None, digits: int = 2) -> str:
     """A number with so many decimals; a dash for what is unknown."""
     return "–" if number is None else f"{number:,.{digits}f}"
@@ -58,7 +63,7 @@ def extent(pixels: dict[str, int]) -> str:
 
 _FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
-    "size": readable_size,
+    "size": size,
     "count": count,
     "decimals": decimals,
     "digest": short_digest,

@@ -37,7 +37,17 @@ METRICS = "metrics.jsonl"
 EVALUATIONS = records.REPORTS / "evaluate"
 
 # Keys of an evaluation that hold figures themselves.
-_MAPPINGS = ("worst_class", "val_worst_class", "paired", "val_paired")
+_MAPPINGS = (
+    "worst_class",
+    "val_worst_class",
+    "paired",
+    "val_paired",
+    "corruption",
+    "shift",
+    "out_of_distribution",
+)
+# Pictures of one variant; those that show all go with each.
+_PICTURES = ("confusion-{}", "mistakes-{}", "reliability", "selective", "robustness", "comparison")
 
 # Distributions a runtime needs, for whoever loads the model elsewhere.
 _RUNTIME_NEEDS = {
@@ -187,9 +197,10 @@ class _Job:
             Point(name, value, step) for name, value in figures_of(content.evaluation).items()
         ]
         self.store.log(run_id, points=points, model_id=model_id, data=self._data)
-        picture = self.root / EVALUATIONS / f"confusion-{content.card.variant}.png"
-        if picture.is_file():
-            self.store.add_picture(run_id, picture)
+        for name in _PICTURES:
+            picture = self.root / EVALUATIONS / f"{name.format(content.card.variant)}.png"
+            if picture.is_file():
+                self.store.add_picture(run_id, picture)
 
     def _log_training(self, content: Content, run_id: str, parent: str) -> None:
         """The curves of the base model, and the run that showed them live."""

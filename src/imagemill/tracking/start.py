@@ -39,18 +39,41 @@ def find_start(root: Path, params: Params) -> Origin:
         return _champion(root, params.register_)
     if wanted is None or not wanted.startswith("models:/"):
         return local_origin(root, params.train)
+    store, version = find_registered(root, params.register_, wanted, asked_by="train.init_from")
+    return _origin(root, store, version, wanted, whole_net=False)
+
+
+def find_registered(
+    root: Path, settings: RegisterParams, wanted: str, *, asked_by: str
+) -> tuple["Store", Version]:
+    """The version that `models:/...` names, and the registry it is in.
+
+    Args:
+        root: The project's root.
+        settings: Which registry.
+        wanted: models:/NAME@ALIAS or models:/NAME/VERSION.
+        asked_by: The knob, for messages.
+
+    Raises:
+        ParamsError: it is of no known form.
+        ServiceError: there is no registry.
+        UnknownNameError: no version has this alias.
+        IntegrityError: there is no such version, or its files are gone.
+    """
     match = _REGISTERED.fullmatch(wanted)
     if match is None:
         raise ParamsError(
-            f"train.init_from: expected models:/NAME@ALIAS or models:/NAME/VERSION, got {wanted!r}"
+            f"{asked_by}: expected models:/NAME@ALIAS or models:/NAME/VERSION, got {wanted!r}"
         )
-    settings = params.register_.model_copy(update={"model_name": match["name"]})
-    store = open_store(root, settings)
+    name = match["name"]
+    store = open_store(root, settings.model_copy(update={"model_name": name}))
     if match["alias"]:
-        version = named_version(store, match["name"], match["alias"])
-    else:
-        version = _numbered(store, match["name"], int(match["number"]))
-    return _origin(root, store, version, wanted, whole_net=False)
+        return store, named_version(store, name, match["alias"])
+    number = int(match["number"])
+    for version in store.find_versions({}):
+        if version.number == number:
+            return store, version
+    raise IntegrityError(f"{asked_by}: {name} has no version {number}, or its files are gone")
 
 
 def _champion(root: Path, settings: RegisterParams) -> Origin:
@@ -63,13 +86,6 @@ def _champion(root: Path, settings: RegisterParams) -> Origin:
             return _origin(root, store, version, name, whole_net=True)
     note = f"{settings.model_name} has no {CHAMPION} yet"
     return Origin(RANDOM.model_copy(update={"note": note}), None)
-
-
-def _numbered(store: "Store", name: str, number: int) -> Version:
-    for version in store.find_versions({}):
-        if version.number == number:
-            return version
-    raise IntegrityError(f"train.init_from: {name} has no version {number}, or its files are gone")
 
 
 def _origin(root: Path, store: "Store", version: Version, name: str, *, whole_net: bool) -> Origin:
