@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from imagemill.compress.bench import Bench, spread
 from imagemill.compress.prune import remove_channels
 from imagemill.decoding import has_compiled_part
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
-from imagemill.models import build_model, count_parameters, fit_to_shapes, load_model
+from imagemill.models import (
+    build_model,
+    count_macs,
+    count_parameters,
+    fit_to_shapes,
+    load_model,
+    write_shortcuts,
+)
 from imagemill.params import StepParams
 from imagemill.records import Architecture, ModelCard, sha256_of_file
 from imagemill.runtimes import open_variant
@@ -49,19 +57,31 @@ def make(root: Path, name: str, chain: list[dict[str, Any]]) -> tuple[ModelCard,
     return card, lines
 
 
+# Wide nets that pool globally: what is tied to what is the same at a quarter of the pixels.
+SIZES = {"resnet18_small": 16, "mobilenet_v3_small": 16}
+
+
 def full_model(name: str) -> tuple[nn.Module, Tensor]:
     """A row of MODELS with used batch statistics, and images for it."""
     torch.manual_seed(0)
-    images = torch.rand(8, 3, 32, 32)
+    size = SIZES.get(name, 32)
+    images = torch.rand(8, 3, size, size)
     model = build_model(
         Architecture(name=name, arguments={"width": 1.0}),
-        input_shape=(3, 32, 32),
+        input_shape=(3, size, size),
         num_classes=10,
         mean=[0.5] * 3,
         std=[0.3] * 3,
     )
     model(images)
     return model.eval(), images
+
+
+@cache
+def halved(name: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """A row of MODELS, the same with half the channels, and images; not to be changed."""
+    model, images = full_model(name)
+    return model, remove_channels(model, images, ratio=0.5), images
 
 
 def test_there_is_a_method_for_each_kind_of_step() -> None:
@@ -75,8 +95,7 @@ def test_there_is_a_method_for_each_kind_of_step() -> None:
 @pytest.mark.parametrize("name", PRUNED)
 def test_pruning_makes_every_model_smaller_and_keeps_its_classes(name: str) -> None:
     """Half the channels gone is at least 45 % of the parameters, and still ten logits."""
-    model, images = full_model(name)
-    pruned = remove_channels(model, images, ratio=0.5)
+    model, pruned, images = halved(name)
     assert count_parameters(pruned) < 0.55 * count_parameters(model)
     assert pruned(images).shape == (8, 10)
 
@@ -84,8 +103,7 @@ def test_pruning_makes_every_model_smaller_and_keeps_its_classes(name: str) -> N
 @pytest.mark.parametrize("name", PRUNED)
 def test_a_pruned_model_is_rebuilt_from_the_shapes_of_its_tensors(name: str) -> None:
     """A net built in full width and fitted to the stored shapes computes the same, bit by bit."""
-    model, images = full_model(name)
-    pruned = remove_channels(model, images, ratio=0.5)
+    _, pruned, images = halved(name)
     stored = pruned.state_dict()
     rebuilt, _ = full_model(name)
     fit_to_shapes(rebuilt, {key: value.shape for key, value in stored.items()})
@@ -113,18 +131,43 @@ def test_pruning_takes_the_least_important_channels() -> None:
     torch.testing.assert_close(pruned(images), model(images))
 
 
-def test_streams_that_are_padded_on_their_way_keep_their_channels() -> None:
-    """In resnet20 only the inner channels of each block go: shortcuts have no weights to adapt."""
-    model, images = full_model("resnet20")
-    blocks = remove_channels(model, images, ratio=0.5)[1].blocks
+def test_streams_that_are_padded_on_their_way_lose_channels_too() -> None:
+    """In resnet20 every convolution is halved on both sides, so a quarter of the work is left."""
+    model, pruned, _ = halved("resnet20")
+    blocks = pruned[1].blocks
     assert [block.convolution1.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [32] * 3
-    assert [block.convolution2.out_channels for block in blocks] == [16] * 3 + [32] * 3 + [64] * 3
+    assert [block.convolution2.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [32] * 3
+    assert [pruned[1].convolution.out_channels, pruned[1].head.in_features] == [8, 32]
+    assert count_macs(pruned, (3, 32, 32)) < 0.27 * count_macs(model, (3, 32, 32))
+
+
+def test_a_shortcut_written_as_a_convolution_says_the_same() -> None:
+    """Weights of zeros and ones select the same pixels and channels, bit by bit."""
+    model, images = full_model("resnet20")
+    expected = model(images)
+    assert list(write_shortcuts(model)) == ["1.blocks.3.shortcut", "1.blocks.6.shortcut"]
+    assert torch.equal(model(images), expected)
+
+
+def test_a_shortcut_whose_channels_stay_gets_no_weights() -> None:
+    """Where a ratio takes no channel, the net has the same parameters as before."""
+    model, images = full_model("resnet20")
+    pruned = remove_channels(model, images, ratio=0.05)
+    assert pruned.state_dict().keys() == model.state_dict().keys()
+    assert count_parameters(pruned) == count_parameters(model)
+
+
+def test_a_pruned_net_can_be_pruned_again() -> None:
+    """Shortcuts that have weights already are followed as any convolution."""
+    _, once, images = halved("resnet20")
+    twice = remove_channels(once, images, ratio=0.5)
+    assert [once[1].convolution.out_channels, once[1].head.in_features] == [8, 32]
+    assert [twice[1].convolution.out_channels, twice[1].head.in_features] == [4, 16]
 
 
 def test_layers_that_do_not_learn_keep_their_channels() -> None:
     """The whitening filters of fast_cifar were set, not learned: magnitude says nothing of them."""
-    model, images = full_model("fast_cifar")
-    pruned = remove_channels(model, images, ratio=0.5)
+    model, pruned, _ = halved("fast_cifar")
     assert pruned[1].whitening.out_channels == model[1].whitening.out_channels
 
 

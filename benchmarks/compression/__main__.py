@@ -2,6 +2,7 @@
 
     python -m benchmarks.compression               # both bases; trains them the first time
     python -m benchmarks.compression resnet20      # one alone
+    python -m benchmarks.compression resnet20 int8 pruned50    # some of its variants
 
 One thread, all contestants in turns in one process. Writes results/compression.json, for one base
 alone results/compression-<base>.json. Peers that are not installed are left out, and that is said.
@@ -15,9 +16,10 @@ from pathlib import Path
 from benchmarks.compression import peers
 from benchmarks.compression.bases import BASES, base_project, params_of
 from benchmarks.compression.timing import BATCH, Figures, measure
-from benchmarks.compression.variants import make_variants
+from benchmarks.compression.variants import VARIANTS, make_variants
 from benchmarks.results import Row, write_results
 from imagemill.compress.bench import Bench, spread
+from imagemill.errors import UnknownNameError
 from imagemill.loading import open_split, to_input
 from imagemill.records import ModelCard
 from imagemill.runtimes import Predictor, open_variant, runtimes_of
@@ -27,15 +29,28 @@ _RUNTIMES = ("eager", "onnxruntime", "openvino")
 _PEER_IMAGES = 256
 
 
-def main(bases: list[str]) -> None:
-    """Measure the named bases, or all."""
-    rows = [row for base in bases or BASES for row in _measure(base)]
+def main(names: list[str]) -> None:
+    """Measure the named bases, or all; with all their variants, or those named.
+
+    Raises:
+        UnknownNameError: a name is neither a base nor a variant.
+    """
+    bases = [name for name in names if name in BASES]
+    chosen = [name for name in names if name not in BASES]
+    known = {name for base in bases or BASES for name in VARIANTS[base]}
+    for name in chosen:
+        if name not in known:
+            raise UnknownNameError("variant", name, known)
+    rows = [row for base in bases or BASES for row in _measure(base, chosen)]
     write_results("-".join(["compression", *bases]), rows)
 
 
-def _measure(base: str) -> list[Row]:
+def _measure(base: str, chosen: list[str]) -> list[Row]:
     root = base_project(base)
-    cards = {"base": ModelCard.read(root / "models/base/model.json"), **make_variants(base, root)}
+    cards = {
+        "base": ModelCard.read(root / "models/base/model.json"),
+        **make_variants(base, root, chosen),
+    }
     params = params_of(root)
     shape = cards["base"].input_shape
     test = open_split(root, "test", input_shape=shape, loading=params.loading)

@@ -1,26 +1,37 @@
 """The chains that are measured, and their making from a kept base."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from imagemill.compress import compress
-from imagemill.params import Params, parse_params, read_yaml
+from imagemill.compress.bench import Bench
+from imagemill.compress.publish import publish
+from imagemill.compress.quantize import quantize
+from imagemill.params import Params, StepParams, parse_params, read_yaml
 from imagemill.records import ModelCard
 
 Chain = list[dict[str, Any]]
 
 _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
-_PRUNED: Chain = [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 3, "learning_rate": 0.05}}]
-_GUIDED: Chain = [
+_GUIDE = {"temperature": 4, "alpha": 0.9}
+_PRUNED: Chain = [
     {"prune": {"ratio": 0.5}},
+    {"finetune": {"epochs": 9, "learning_rate": 0.15, "guide": _GUIDE}},
+]
+# Few and wide layers: at one image a call of twenty thin ones costs more than what they compute.
+_FAST: Chain = [
     {
-        "finetune": {
-            "epochs": 4,
-            "learning_rate": 0.05,
-            "guide": {"temperature": 4, "alpha": 0.9},
+        "distil": {
+            "student": "fast_cifar",
+            "width": 0.5,
+            "epochs": 10,
+            "learning_rate": 0.1,
+            **_GUIDE,
         }
-    },
+    }
 ]
 _STUDENT = {
     "student": "resnet20",
@@ -34,8 +45,8 @@ VARIANTS: dict[str, dict[str, Chain]] = {
         "int8": _INT8,
         "pruned50": _PRUNED,
         "pruned50-int8": [*_PRUNED, *_INT8],
-        "guided50": _GUIDED,
-        "guided50-int8": [*_GUIDED, *_INT8],
+        "fast": _FAST,
+        "fast-int8": [*_FAST, *_INT8],
         "bfloat16": [{"bfloat16": {}}],
         "student": [{"distil": {**_STUDENT, "alpha": 0.9}}],
         "student-labels": [{"distil": {**_STUDENT, "alpha": 0.0}}],
@@ -44,20 +55,45 @@ VARIANTS: dict[str, dict[str, Chain]] = {
 }
 
 
-def make_variants(base: str, root: Path) -> dict[str, ModelCard]:
-    """The variants of a base; one whose chain has not changed is kept (delete it to renew it)."""
+def make_variants(base: str, root: Path, chosen: Sequence[str] = ()) -> dict[str, ModelCard]:
+    """The variants of a base; one whose chain has not changed is kept (delete it to renew it).
+
+    Args:
+        base: In VARIANTS.
+        root: Its project.
+        chosen: Names of variants; none: all.
+    """
     made: dict[str, ModelCard] = {}
     for name, chain in VARIANTS[base].items():
+        if chosen and name not in chosen:
+            continue
         params = _params(root, {name: chain})
+        links = params.compress.variants[name]
         card = root / "models" / name / "model.json"
-        wanted = [
-            step.model_dump(mode="json", exclude_unset=True)
-            for step in params.compress.variants[name]
-        ]
-        if not card.is_file() or ModelCard.read(card).steps != wanted:
-            compress(root, params, name, log=_say, progress=lambda share, words: None)
+        if not card.is_file() or ModelCard.read(card).steps != _told(links):
+            _make(root, params, name, made)
         made[name] = ModelCard.read(card)
     return made
+
+
+def _make(root: Path, params: Params, name: str, made: Mapping[str, ModelCard]) -> None:
+    """A chain that is another's with INT8 behind it goes on from the files of that one."""
+    links = params.compress.variants[name]
+    parents = [parent for parent, card in made.items() if card.steps == _told(links[:-1])]
+    if not parents or links[-1].quantize is None:
+        compress(root, params, name, log=_say, progress=lambda share, words: None)
+        return
+    bench = Bench(root, params, _say, lambda share, words: None)
+    with TemporaryDirectory(dir=root / ".imagemill") as scratch:
+        quantized = Path(scratch) / "quantized"
+        quantized.mkdir()
+        quantize(root / "models" / parents[0], quantized, links[-1].quantize, bench)
+        publish(quantized, name, links, bench)
+
+
+def _told(links: Sequence[StepParams]) -> list[dict[str, Any]]:
+    """Steps as model.json tells them."""
+    return [link.model_dump(mode="json", exclude_unset=True) for link in links]
 
 
 def _params(root: Path, variants: dict[str, Chain]) -> Params:

@@ -57,11 +57,12 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
 def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) -> "nn.Module":
     """A copy of a net with narrower layers.
 
-    A layer is narrowed together with all layers its channels are tied to. This is kept only if the
-    net computes the same as with these channels set to zero: that leaves alone the logits, and
-    streams whose channels are padded on their way (the parameter-free shortcuts of ResNets) or
-    counted by the net (the tokens of transformers; groups of filters). Layers that do not learn
-    are left alone too: their magnitude says nothing.
+    A layer is narrowed together with all layers its channels are tied to. Shortcuts that pad
+    channels are written as convolutions first, so that the streams they tie can lose some. A
+    removal is kept only if the net computes the same as with these channels set to zero: that
+    leaves alone the logits, and streams whose channels are counted by the net (the tokens of
+    transformers; groups of filters). Layers that do not learn are left alone too: their magnitude
+    says nothing.
 
     Args:
         model: float32, in evaluation mode.
@@ -73,10 +74,21 @@ def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) 
         Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (torch-pruning), group
         magnitude; the check of each removal is ours.
     """
+    from imagemill.models import restore_shortcuts, write_shortcuts
+
+    model = deepcopy(model)
+    shortcuts = write_shortcuts(model)
+    graph = _graph_of(model, images_BCHW)
     for name, width in _learned_widths(model).items():
+        layer = model.get_submodule(name)
         # A layer that was tied to an earlier one has been narrowed with it.
-        if _width(model.get_submodule(name)) == width:
-            model = _narrowed(model, name, images_BCHW, ratio)
+        least = _least_channels(graph, layer, ratio) if _width(layer) == width else []
+        if not least:
+            continue
+        spare = deepcopy(model)
+        if not _taken_out(graph, model, layer, least, images_BCHW):
+            model, graph = spare, _graph_of(spare, images_BCHW)
+    restore_shortcuts(model, shortcuts)
     return model
 
 
@@ -99,35 +111,56 @@ def _width(layer: "nn.Module") -> int:
     return layer.weight.shape[0]
 
 
-def _narrowed(model: "nn.Module", name: str, images_BCHW: "Tensor", ratio: float) -> "nn.Module":
-    """The net without some channels of one layer, or the net itself where that is not safe."""
-    import torch
+def _graph_of(model: "nn.Module", images_BCHW: "Tensor") -> Any:
+    """Which layers' channels are tied; it follows what is pruned through it."""
     import torch_pruning as tp
 
-    trial = deepcopy(model)
-    layer = trial.get_submodule(name)
+    return tp.DependencyGraph().build_dependency(model, example_inputs=images_BCHW[:1])
+
+
+def _least_channels(graph: Any, layer: "nn.Module", ratio: float) -> list[int]:
+    """The channels of a layer that may go, in order; none of a layer that cannot lose any."""
+    import torch_pruning as tp
+
     channels = _width(layer)
     count = channels - _kept(channels, ratio)
-    graph = tp.DependencyGraph().build_dependency(trial, example_inputs=images_BCHW[:1])
-    if layer not in graph.module2node:  # not called: an auxiliary head, a part of an attention
-        return model
-    remove = graph.get_pruner_of_module(layer).prune_out_channels
-    group = graph.get_pruning_group(layer, remove, list(range(channels)))
-    widths = {_width(part) for part, _ in _outputs(graph, group)}
-    if not count or widths != {channels}:
-        return model
+    # Not in the graph: not called (an auxiliary head, a part of an attention).
+    if not count or layer not in graph.module2node:
+        return []
+    group = _group(graph, layer, list(range(channels)))
+    if {_width(part) for part, _ in _outputs(graph, group)} != {channels}:
+        return []
     importance = tp.importance.GroupMagnitudeImportance(p=2)(group)
-    least = importance.argsort(stable=True)[:count].sort().values.tolist()
-    group = graph.get_pruning_group(layer, remove, least)
+    least: list[int] = importance.argsort(stable=True)[:count].sort().values.tolist()
+    return least
+
+
+def _taken_out(
+    graph: Any, model: "nn.Module", layer: "nn.Module", channels: list[int], images_BCHW: "Tensor"
+) -> bool:
+    """Remove channels of a layer and what is tied to them; the model is spoilt if that is unsafe.
+
+    Returns:
+        Whether the net computes what it did with these channels set to zero.
+    """
+    import torch
+
+    group = _group(graph, layer, channels)
     with torch.no_grad():
         _mute(graph, group)
-        expected_BK = trial(images_BCHW)
+        expected_BK = model(images_BCHW)
         try:
             group.prune()
-            received_BK = trial(images_BCHW)
+            received_BK = model(images_BCHW)
         except RuntimeError:  # of shapes: the net counts on channels that are gone
-            return model
-    return trial if _same(expected_BK, received_BK) else model
+            return False
+    return _same(expected_BK, received_BK)
+
+
+def _group(graph: Any, layer: "nn.Module", channels: list[int]) -> Any:
+    """What has to go together with output channels of a layer."""
+    remove = graph.get_pruner_of_module(layer).prune_out_channels
+    return graph.get_pruning_group(layer, remove, channels)
 
 
 def _kept(channels: int, ratio: float) -> int:

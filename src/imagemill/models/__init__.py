@@ -15,6 +15,7 @@ from imagemill.models.contract import (
 from imagemill.models.cost import count_macs, count_parameters
 from imagemill.models.initialisation import INITIALISATIONS
 from imagemill.models.saved import check_file, fit_to_shapes, load_model, read_card, save_weights
+from imagemill.models.shortcut import restore_shortcuts, write_shortcuts
 from imagemill.models.table import (
     MODELS,
     build_model,
@@ -41,6 +42,8 @@ __all__ = [
     "load_model",
     "model_named",
     "read_card",
+    "restore_shortcuts",
     "save_weights",
     "split_outputs",
+    "write_shortcuts",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from imagemill.models.contract import Arguments, Shape
 from imagemill.models.layers import BranchNorm, Head, linear_rule
 from imagemill.models.seed import scaled
+from imagemill.models.shortcut import PaddedShortcut
 
 
 class _Residual(nn.Module):
@@ -15,26 +16,17 @@ class _Residual(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, skipped: float) -> None:
         super().__init__()
-        self.stride = stride
-        self.added = channels_out - channels_in
         self.convolution1 = nn.Conv2d(
             channels_in, channels_out, 3, stride=stride, padding=1, bias=False
         )
         self.norm1 = nn.BatchNorm2d(channels_out)
         self.convolution2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.norm2 = BranchNorm(channels_out, skipped)
+        self.shortcut = PaddedShortcut(channels_in, channels_out, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.convolution1(features)))
-        return F.relu(self.norm2(self.convolution2(inner)) + self._shortcut(features))
-
-    def _shortcut(self, features: Tensor) -> Tensor:
-        """Option A of the source: every second pixel, and channels of zeros on both sides."""
-        if self.stride == 1 and not self.added:
-            return features
-        before = self.added // 2
-        kept = features[:, :, :: self.stride, :: self.stride]
-        return F.pad(kept, (0, 0, 0, 0, before, self.added - before))
+        return F.relu(self.norm2(self.convolution2(inner)) + self.shortcut(features))
 
 
 class CifarResNet(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imagemill.errors import IntegrityError
 from imagemill.models.low_rank import fit_to_ranks
+from imagemill.models.shortcut import fit_to_shortcuts
 from imagemill.models.table import build_model
 from imagemill.records import ModelCard, sha256_of_file, write_bytes
 
@@ -79,13 +80,14 @@ def check_file(path: Path, expected_sha256: str | None) -> None:
 
 
 def fit_to_shapes(model: nn.Module, shapes: Shapes) -> None:
-    """Shrink convolutions, norms and linear layers in place to the given tensor shapes, and split
-    those that were stored as two.
+    """Shrink convolutions, norms and linear layers in place to the given tensor shapes, split
+    those that were stored as two, and write shortcuts that were stored with weights.
 
     Args:
         model: A freshly built net in its full width.
         shapes: State-dict name -> shape.
     """
+    fit_to_shortcuts(model, shapes)
     fit_to_ranks(model, shapes)
     for name, layer in model.named_modules():
         shape = shapes.get(f"{name}.weight")
