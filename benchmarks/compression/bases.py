@@ -57,6 +57,7 @@ def base_project(name: str) -> Path:
     root = KEPT / f"{name}-{key}"
     if not (root / "models/base/model.json").is_file():
         _train(root, document)
+    _write_params(root, document)  # other sections may have got keys since
     return root
 
 
@@ -83,12 +84,16 @@ def _train(root: Path, document: dict[str, Any]) -> None:
         shutil.rmtree(root, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(root)], check=True)
     take_compiled_decoder(PROJECT, root)
-    with (root / "params.yaml").open("w", encoding="utf-8") as stream:
-        YAML().dump(document, stream)
+    _write_params(root, document)
     # The stages import the clone's code, not the environment's editable install.
     environment = os.environ | {"PYTHONPATH": str(root / "src")}
     for command in (["imagemill", "scan"], ["dvc", "repro", "train"]):
         subprocess.run(command, cwd=root, env=environment, check=True)
+
+
+def _write_params(root: Path, document: Mapping[str, Any]) -> None:
+    with (root / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(document, stream)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
 _GUIDE = {"temperature": 4, "alpha": 0.9}
 _PRUNED: Chain = [
     {"prune": {"ratio": 0.5}},
-    {"finetune": {"epochs": 9, "learning_rate": 0.15, "guide": _GUIDE}},
+    {"finetune": {"epochs": 24, "learning_rate": 0.2, "guide": _GUIDE}},
 ]
 # Few and wide layers: at one image a call of twenty thin ones costs more than what they compute.
 _FAST: Chain = [
