@@ -46,6 +46,8 @@ LABEL_REVIEW = REPORTS / "label_review.csv"
 REVIEW = Path("labels/review.csv")
 SEEN = STATE / "seen.parquet"
 
+ENSEMBLE = "ensemble"  # name of the architecture of several nets that answer as one
+
 SPLIT_NAMES = ("train", "val", "test", "unlabelled")
 
 # Columns -------------------------------------------------------------------------------------
@@ -194,8 +196,14 @@ class ShardManifest(Record):
 
 
 class Architecture(Record):
-    name: str  # in imagemill.models.MODELS
-    arguments: dict[str, Any]  # what its builder takes beside channels, input_size, num_classes
+    name: str  # in imagemill.models.MODELS, or ENSEMBLE
+    # What its builder takes beside channels, input_size, num_classes; of an ensemble
+    # {members: [architectures in their order]}.
+    arguments: dict[str, Any]
+
+    @property
+    def is_ensemble(self) -> bool:
+        return self.name == ENSEMBLE
 
 
 class CopiesManifest(Record):

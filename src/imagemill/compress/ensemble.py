@@ -5,7 +5,7 @@ from pathlib import Path
 from imagemill.compress.bench import WEIGHTS, Bench, open_float, save_float
 from imagemill.errors import IntegrityError, ParamsError
 from imagemill.params import EnsembleParams
-from imagemill.records import Architecture, EnsembleMember, ModelCard
+from imagemill.records import ENSEMBLE, Architecture, EnsembleMember, ModelCard
 
 
 def ensemble(source: Path, target: Path, step: EnsembleParams, bench: Bench) -> None:
@@ -17,7 +17,7 @@ def ensemble(source: Path, target: Path, step: EnsembleParams, bench: Bench) -> 
     """
     from torch import nn
 
-    from imagemill.models.ensemble import ENSEMBLE, Ensemble
+    from imagemill.models.ensemble import Ensemble
 
     model, card = open_float(source, bench)
     nets, cards, told = [model], [card], []

@@ -56,7 +56,7 @@ def assemble(
             measured.costs[name].latency_ms_p50,
             sizes[name],
             measured.costs[name].energy_joules_per_1000,
-            is_ensemble=card.architecture.name == "ensemble",
+            is_ensemble=card.architecture.is_ensemble,
         )
         for name, card in cards.items()
     ]

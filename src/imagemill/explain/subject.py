@@ -8,7 +8,6 @@ from torch import nn
 
 from imagemill.explain.saliency import last_maps
 from imagemill.models import load_model, model_named
-from imagemill.models.ensemble import ENSEMBLE
 from imagemill.params import Params
 from imagemill.records import MODELS, Architecture, ModelCard
 from imagemill.runtimes import RUNTIMES, Predictor, open_variant
@@ -56,7 +55,7 @@ def open_subject(root: Path, params: Params) -> Subject:
 
 def _layers(model: nn.Module, architecture: Architecture, inside: str) -> Iterator[str]:
     """The layer the table of models names, else the last convolution; of each member."""
-    if architecture.name == ENSEMBLE:
+    if architecture.is_ensemble:
         for number, member in enumerate(architecture.arguments["members"]):
             yield from _layers(model, Architecture(**member), f"{inside}0.members.{number}.")
         return

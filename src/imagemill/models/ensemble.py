@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-ENSEMBLE = "ensemble"  # name of its architecture; argument `members`: architectures in their order
-
 
 class Ensemble(nn.Module):
     """The mean of its members' probabilities, told as its logarithm.

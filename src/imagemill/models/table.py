@@ -7,7 +7,7 @@ from torch import nn
 from imagemill.errors import InputSizeError, ParamsError, UnknownNameError
 from imagemill.models.contract import Arguments, Model, Shape
 from imagemill.models.efficientnet_lite import EfficientNetLite
-from imagemill.models.ensemble import ENSEMBLE, Ensemble
+from imagemill.models.ensemble import Ensemble
 from imagemill.models.fast import FastCifar, FastMnist
 from imagemill.models.normalise import Normalise
 from imagemill.models.resnet import CifarResNet
@@ -98,7 +98,7 @@ def build_model(
     Raises:
         As `check_architecture`.
     """
-    if architecture.name == ENSEMBLE:
+    if architecture.is_ensemble:
         members = [
             build_model(
                 Architecture(**member),
