@@ -27,8 +27,8 @@ _FAST: Chain = [
         "distil": {
             "student": "fast_cifar",
             "width": 0.5,
-            "epochs": 10,
-            "learning_rate": 0.1,
+            "epochs": 20,
+            "learning_rate": 0.2,
             **_GUIDE,
         }
     }
