@@ -20,6 +20,7 @@ _GUIDE = {"temperature": 4, "alpha": 0.9}
 _PRUNED: Chain = [
     {"prune": {"ratio": 0.5}},
     {"finetune": {"epochs": 24, "learning_rate": 0.2, "guide": _GUIDE}},
+    {"finetune": {"epochs": 12, "learning_rate": 0.1, "guide": _GUIDE}},
 ]
 # Few and wide layers: at one image a call of twenty thin ones costs more than what they compute.
 _FAST: Chain = [
