@@ -56,20 +56,23 @@ class SharedSteps:
 
     def forget_others(self) -> None:
         """Delete what no chain of params.yaml begins with any more."""
-        wanted = {self._place(steps).name for steps in self._shared}
+        wanted = {self._known_by(steps) for steps in self._shared}
         for folder in self._folder.glob("*"):
-            if folder.name not in wanted:
+            if folder.name.rpartition("-")[0] not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _place(self, steps: Steps) -> Path:
-        told = [step.model_dump(mode="json", exclude_unset=True) for step in steps]
         members = {
             name: sha256_of_file(folder / CARD)
             for name, (folder, _) in self._bench.members.items()
             if any(step.ensemble and name in step.ensemble.members for step in steps)
         }
-        document = json.dumps([self._origin(), told, members], sort_keys=True)
-        return self._folder / sha256(document.encode()).hexdigest()[:32]
+        return self._folder / f"{self._known_by(steps)}-{_short(members)}"
+
+    def _known_by(self, steps: Steps) -> str:
+        """All that made a folder but the members, which only their own chain brings here."""
+        told = [step.model_dump(mode="json", exclude_unset=True) for step in steps]
+        return f"{_short(told)}-{_short(self._origin())}"
 
     def _origin(self) -> list[object]:
         bench, params = self._bench, self._bench.params
@@ -81,6 +84,11 @@ class SharedSteps:
             params.augment.model_dump(mode="json"),
             params.loading.resize,
         ]
+
+
+def _short(document: object) -> str:
+    """Sixteen digits of the digest of a JSON document."""
+    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
