@@ -141,6 +141,18 @@ def test_an_ensemble_comes_first(root: Path) -> None:
         small_params(wrong=[{"ensemble": {"members": ["int8"]}}])
 
 
+def test_an_ensemble_is_not_pruned(root: Path) -> None:
+    """Its members' layers are not tied to each other; the message says what to do instead."""
+    joined = {"ensemble": {"members": [OTHER]}}
+    params = small_params(thin=[joined, {"prune": {"ratio": 0.5}}])
+    members = {OTHER: (root / "models/other", 2)}
+    with pytest.raises(ParamsError, match="distil from it, or prune its members"):
+        compress(
+            root, params, "thin", log=print, progress=lambda share, words: None, members=members
+        )
+    assert not (root / "models/thin").exists()
+
+
 def test_members_are_found_in_the_registry(tmp_path: Path, empty_store: Path) -> None:
     """By number and by alias, as folders whose bytes were checked; others are refused by name."""
     project = Registered(tmp_path, empty_store)

@@ -41,6 +41,8 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
         prune_weights(source, target, step, bench)
         return
     model, card = open_float(source, bench)
+    if card.architecture.is_ensemble:
+        raise ParamsError("an ensemble cannot be pruned: distil from it, or prune its members")
     check_prunable(card.architecture.name)
     val = bench.images("val")
     probes = torch.from_numpy(to_input(val.take(spread(val.targets_N, _PROBES))))
