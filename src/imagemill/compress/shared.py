@@ -6,7 +6,7 @@ the members of an ensemble and our own code.
 
 import json
 import shutil
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -38,8 +38,10 @@ class SharedSteps:
 
     def find(self, steps: Steps) -> Path | None:
         """The folder these steps led to, if it is there and whole."""
+        if steps not in self._shared:  # asked of every step: most chains share nothing
+            return None
         folder = self._place(steps)
-        if steps not in self._shared or not (folder / CARD).is_file():
+        if not (folder / CARD).is_file():
             return None
         card = ModelCard.read(folder / CARD)
         whole = all(
@@ -72,8 +74,9 @@ class SharedSteps:
     def _known_by(self, steps: Steps) -> str:
         """All that made a folder but the members, which only their own chain brings here."""
         told = [step.model_dump(mode="json", exclude_unset=True) for step in steps]
-        return f"{_short(told)}-{_short(self._origin())}"
+        return f"{_short(told)}-{_short(self._origin)}"
 
+    @cached_property
     def _origin(self) -> list[object]:
         bench, params = self._bench, self._bench.params
         files = [bench.base / CARD, bench.root / SHARD_MANIFEST, bench.root / AUGMENTED_MANIFEST]

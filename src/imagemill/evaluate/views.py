@@ -14,7 +14,7 @@ from imagemill.runtimes import Predictor
 Images = NDArray[np.float32]
 
 
-def _shifted(images_BCHW: Images, *, down: int, right: int) -> Images:
+def shifted(images_BCHW: Images, *, down: int, right: int) -> Images:
     """Moved by whole pixels; what enters repeats the edge."""
     height, width = images_BCHW.shape[2:]
     rows = np.clip(np.arange(height) - down, 0, height - 1)
@@ -25,10 +25,10 @@ def _shifted(images_BCHW: Images, *, down: int, right: int) -> Images:
 VIEWS: dict[str, Callable[[Images], Images]] = {
     "identity": lambda images_BCHW: images_BCHW,
     "mirror": lambda images_BCHW: images_BCHW[..., ::-1],
-    "up": lambda images_BCHW: _shifted(images_BCHW, down=-1, right=0),
-    "down": lambda images_BCHW: _shifted(images_BCHW, down=1, right=0),
-    "left": lambda images_BCHW: _shifted(images_BCHW, down=0, right=-1),
-    "right": lambda images_BCHW: _shifted(images_BCHW, down=0, right=1),
+    "up": lambda images_BCHW: shifted(images_BCHW, down=-1, right=0),
+    "down": lambda images_BCHW: shifted(images_BCHW, down=1, right=0),
+    "left": lambda images_BCHW: shifted(images_BCHW, down=0, right=-1),
+    "right": lambda images_BCHW: shifted(images_BCHW, down=0, right=1),
 }
 
 

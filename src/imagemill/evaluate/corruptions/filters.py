@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from imagemill.evaluate.views import shifted
+
 _TRUNCATE = 3.0  # standard deviations
 _ANGLES = 16  # directions a batch is spread over
 
@@ -77,7 +79,8 @@ def motion_blurred(images_BCHW: Tensor, radius: float, sigma: float, angles_B: T
         total = torch.zeros_like(chosen)
         for length, weight in zip(lengths.tolist(), weights.tolist(), strict=True):
             down, right = round(length * math.sin(angle)), round(length * math.cos(angle))
-            total += weight * shifted(chosen, down=down, right=right)
+            moved_BCHW = shifted(chosen.numpy(), down=down, right=right)
+            total += weight * torch.from_numpy(moved_BCHW)
         smeared_BCHW[alike] = total
     return smeared_BCHW
 
@@ -86,14 +89,6 @@ def drawn_angles(count: int, low: float, high: float, draws: Generator) -> Tenso
     """A direction each, radians, out of sixteen between `low` and `high` degrees."""
     steps_B = torch.randint(_ANGLES, (count,), generator=draws)
     return torch.deg2rad(low + (high - low) * steps_B / (_ANGLES - 1))
-
-
-def shifted(images_BCHW: Tensor, *, down: int, right: int) -> Tensor:
-    """Moved by whole pixels; what enters repeats the edge."""
-    height, width = images_BCHW.shape[2:]
-    rows = (torch.arange(height) - down).clamp(0, height - 1)
-    columns = (torch.arange(width) - right).clamp(0, width - 1)
-    return images_BCHW[:, :, rows[:, None], columns]
 
 
 def zoomed(images_BCHW: Tensor, factor: float) -> Tensor:
