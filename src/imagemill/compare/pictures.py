@@ -7,11 +7,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagemill.records import publishing
+from imagemill.figures import save_figure
 from imagemill.table import readable_size
 from imagemill.tracking import Measured
 
-_DPI = 110
 _LARGEST = 600  # points squared: the area of the largest model's marker
 _SMALLEST = 30
 
@@ -46,7 +45,7 @@ def draw_versions(path: Path, versions: Sequence[Measured]) -> None:
     for handle in named.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([_SMALLEST])  # the area means something in the picture alone
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_history(path: Path, metric: str, versions: Sequence[Measured]) -> None:
@@ -78,9 +77,4 @@ def draw_history(path: Path, metric: str, versions: Sequence[Measured]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with publishing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)
+    save_figure(figure, path)

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from imagemill.evaluate.pictures import colour_of, save
+from imagemill.evaluate.pictures import colour_of
+from imagemill.figures import save_figure
 from imagemill.records import Evaluation
 
 _COLUMNS = 5
@@ -49,7 +50,7 @@ def draw_robustness(path: Path, evaluations: Sequence[Evaluation]) -> None:
     figure.supxlabel("severity", fontsize=10)
     figure.supylabel("top-1 on val, %", fontsize=10)
     _legend(figure, grid[0, 0], "mistakes, relative to the base's")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_selective(path: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -73,7 +74,7 @@ def draw_selective(path: Path, evaluations: Sequence[Evaluation]) -> None:
     axes.set(xlabel="images answered, the surest first, % of test", ylabel="of them right, %")
     axes.grid(alpha=0.25)
     _legend(figure, axes, "mean error over all shares, %")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_mistakes(
@@ -99,7 +100,7 @@ def draw_mistakes(
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
         caption = f"true: {told['true']}\nsays: {told['predicted']} ({told['confidence']:.0%})"
         axes.set_title(caption, fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _legend(figure: Figure, axes: Axes, title: str) -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from imagemill.evaluate.quality import Answers
 from imagemill.evaluate.verdict import Verdict
+from imagemill.figures import save_figure
 from imagemill.metrics import expected_calibration_error, reliability_bins
-from imagemill.records import Evaluation, publishing
+from imagemill.records import Evaluation
 
 # Filled: worth having. Hollow: something else is better. Crossed: not worth having.
 MARKERS: dict[Verdict, dict[str, Any]] = {
@@ -27,7 +28,6 @@ MARKERS: dict[Verdict, dict[str, Any]] = {
 }
 _MOST_NUMBERED_CLASSES = 15
 _MOST_NAMED_CLASSES = 50
-_DPI = 110
 
 
 def draw_confusion(
@@ -56,7 +56,7 @@ def draw_confusion(
         axes.set_yticks(range(num_classes), classes)
     if num_classes <= _MOST_NUMBERED_CLASSES:
         _number_cells(axes, confusion_KK, shares_KK)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _short(classes: Sequence[str]) -> bool:
@@ -93,7 +93,7 @@ def draw_reliability(path: Path, answers: Mapping[str, Answers], *, num_bins: in
         axes.set_axis_off()
     figure.supxlabel("confidence", fontsize=10)
     figure.supylabel("accuracy; grey: share of images", fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_bins(axes: Axes, given: Answers, num_bins: int) -> None:
@@ -133,7 +133,7 @@ def draw_comparison(path: Path, evaluations: Sequence[Evaluation]) -> None:
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False
     )
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _scatter(
@@ -176,9 +176,3 @@ def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
         if not front or worth > front[-1][1]:
             front.append((cost, worth))
     return front
-
-
-def save(figure: Figure, path: Path) -> None:
-    """As PNG without the version of what drew it: the same figures give the same bytes."""
-    with publishing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})

@@ -3,22 +3,17 @@
 Shapes: C channels, H height, W width, M maps.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-
-from imagemill.records import publishing
 
 Image = NDArray[np.float32]  # [C, H, W] in 0..1
 
 RIGHT, WRONG = "black", "#b2182b"
 _TILES_A_ROW = 8
-_DPI = 110
 
 
 class Shown(NamedTuple):
@@ -100,9 +95,3 @@ def overlaid(image_CHW: Image, heat_HW: NDArray[np.float32]) -> NDArray[np.float
     colours_HWC: NDArray[np.float64] = colormaps["inferno"](0.2 + 0.8 * heat_HW)[..., :3]
     overlaid_HWC: NDArray[np.float64] = grey_HW1 * (1 - opacity_HW1) + colours_HWC * opacity_HW1
     return overlaid_HWC
-
-
-def save(figure: Figure, path: Path) -> None:
-    """As PNG without the version of what drew it: the same figures give the same bytes."""
-    with publishing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from imagemill.explain.canvas import WRONG, bare, save
+from imagemill.explain.canvas import WRONG, bare
 from imagemill.explain.faithfulness import RANDOM, Curves
+from imagemill.figures import save_figure
 from imagemill.records import Faithfulness, OnEmbeddings
 
 _MOST_NAMED = 20  # classes a legend has room for
@@ -44,7 +45,7 @@ def draw_curves(path: Path, curves: Mapping[str, Curves], scores: Sequence[Faith
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(fontsize=7, title="area under the mean", title_fontsize=7)
         axes.grid(alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_plane(
@@ -76,7 +77,7 @@ def draw_plane(
     axes.scatter(x, y, s=45, color=WRONG, marker="x", linewidths=1.2, label="mistake")
     if len(classes) <= _MOST_NAMED:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_on_embeddings(path: Path, models: Sequence[OnEmbeddings]) -> None:
@@ -96,7 +97,7 @@ def draw_on_embeddings(path: Path, models: Sequence[OnEmbeddings]) -> None:
     fidelity.set_title("says what the net says", fontsize=10)
     accuracy.set_title("says the label (dashed: the net)", fontsize=10)
     fidelity.invert_yaxis()
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _curve(axes: Axes, method: str, curves_BS: NDArray[np.float64], area: float) -> None:

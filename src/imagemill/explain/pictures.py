@@ -18,11 +18,11 @@ from imagemill.explain.canvas import (
     bare,
     coloured,
     overlaid,
-    save,
     show_image,
     show_pixels,
     tiled,
 )
+from imagemill.figures import save_figure
 
 _COLUMNS = 6
 _MOST_MAPS = 32
@@ -53,7 +53,7 @@ def draw_heats(
         for below, (method, heat_BHW) in enumerate(heats.items(), row + 1):
             grid[below, column].imshow(overlaid(shown.image_CHW, heat_BHW[number]))
             grid[below, 0].set_ylabel(method, fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_maps(path: Path, shown: Shown, maps: Mapping[str, NDArray[np.float32]]) -> None:
@@ -79,7 +79,7 @@ def draw_maps(path: Path, shown: Shown, maps: Mapping[str, NDArray[np.float32]])
         bare(axes)
         axes.set_title(layer, fontsize=8)
         axes.imshow(mosaic)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_filters(path: Path, filters_MCHW: NDArray[np.float32]) -> None:
@@ -101,7 +101,7 @@ def draw_filters(path: Path, filters_MCHW: NDArray[np.float32]) -> None:
     axes = figure.add_subplot()
     bare(axes)
     axes.imshow(mosaic)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_neighbours(path: Path, mistakes: Sequence[tuple[Shown, Sequence[Neighbour]]]) -> None:
@@ -126,7 +126,7 @@ def draw_neighbours(path: Path, mistakes: Sequence[tuple[Shown, Sequence[Neighbo
                 f"{neighbour.label}\n{neighbour.similarity:.3f}", fontsize=8, color=colour
             )
             axes.set_xlabel(_tail(neighbour.key), fontsize=5)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _tail(key: str) -> str:
