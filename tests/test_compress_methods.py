@@ -448,6 +448,22 @@ def test_calibration_may_follow_quantization_alone() -> None:
         )
 
 
+# Training in another way than the base ------------------------------------------------------
+
+
+def test_a_step_trains_with_its_own_optimiser(project: Path) -> None:
+    """Other settings of a step give another net; those that change nothing give the same one."""
+    same = {**_TRAINED, "train": {"optimizer": small_params().train.optimizer}}
+    other = {**_TRAINED, "train": {"optimizer": "muon", "batch_size": 16}}
+    params = small_params(
+        plain=[{"finetune": _TRAINED}], same=[{"finetune": same}], other=[{"finetune": other}]
+    )
+    plain, again, changed = (
+        make(project, name, params)[0].files["model.safetensors"] for name in params.variants[1:]
+    )
+    assert plain == again != changed
+
+
 # What chains share ---------------------------------------------------------------------------
 
 _TUNED: Chain = [{"prune": {"ratio": 0.5}}, {"finetune": _TRAINED}]

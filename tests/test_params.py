@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagemill.errors import ParamsError
-from imagemill.params import Params, parse_params, read_params, read_yaml
+from imagemill.params import OwnTrainParams, Params, parse_params, read_params, read_yaml
 from imagemill.params.reading import _innermost_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -171,6 +171,44 @@ def test_chains_must_make_sense(name: str, chain: list[Any], words: str) -> None
     document = shipped()
     document["compress"]["variants"] = {name: chain}
     assert words in refusal(document)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"optimizer": "adagrad"}, "compress.variants.student.0.distil.train: optimizer"),
+        ({"momentum": 1.5}, "momentum: input should be less than 1, got 1.5"),
+        ({"schedule": "step"}, "milestones belong to schedule"),
+        ({"epochs": 3}, "unknown key 'compress.variants.student.0.distil.train.epochs'"),
+    ],
+)
+def test_what_a_step_trains_with_follows_the_rules_of_train(
+    own: dict[str, Any], words: str
+) -> None:
+    """Keys that a step sets anew are checked as those of train, and the step is named."""
+    document = shipped()
+    step = {
+        "student": "fast_mnist",
+        "width": 0.5,
+        "epochs": 1,
+        "learning_rate": 0.1,
+        "temperature": 4,
+        "alpha": 0.5,
+        "train": own,
+    }
+    document["compress"]["variants"] = {"student": [{"distil": step}]}
+    assert words in refusal(document)
+
+
+def test_a_step_changes_what_it_names_alone() -> None:
+    """The rest stays as in train, and null takes a key away."""
+    train = parse_params(shipped(), where="params.yaml").train
+    train = train.model_copy(update={"clip_norm": 1.0})
+    own = OwnTrainParams.model_validate({"optimizer": "muon", "clip_norm": None})
+    changed = train.changed(own)
+    assert (changed.optimizer, changed.clip_norm) == ("muon", None)
+    assert changed.model_copy(update={"optimizer": train.optimizer, "clip_norm": 1.0}) == train
+    assert train.changed(None) is train
 
 
 def test_no_params_file_says_where_to_stand(tmp_path: Path) -> None:

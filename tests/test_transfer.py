@@ -263,6 +263,30 @@ def test_a_head_learns_on_frozen_features(passes: int | None, shards: Path) -> N
     assert top1(model.eval(), split(shards, "val"), machine) >= 0.9
 
 
+def test_a_head_stops_early_and_keeps_its_best_epoch(shards: Path) -> None:
+    """A gain nobody can reach ends it after the second epoch, with the head of the first."""
+    steady = {"schedule": "constant", "warmup": 0.0, "learning_rate": 0.02}
+    stopping = {"early_stopping": {"patience": 1, "min_gain": 1.0}}
+    stopped, short = net(seed=1), net(seed=1)
+    result = with_head(
+        stopped, shards, settings({"mode": "features"}, epochs=20, **steady, **stopping)
+    )
+    with_head(short, shards, settings({"mode": "features"}, epochs=1, **steady))
+    assert (result.steps, result.best_epoch) == (8, 1)
+    assert changed(short, stopped) == set()
+
+
+@pytest.mark.parametrize(("every", "moved"), [(1, {"1.head.weight", "1.head.bias"}), (999, set())])
+def test_of_a_head_the_average_is_kept(every: int, moved: set[str], shards: Path) -> None:
+    """An average that is never brought up to date is still the head it began with."""
+    ema = {"decay": 0.9, "every": every}
+    model, plain = net(seed=1), net(seed=1)
+    with_head(model, shards, settings({"mode": "features"}, epochs=5, ema=ema))
+    with_head(plain, shards, settings({"mode": "features"}, epochs=5))
+    assert changed(net(seed=1), model) == moved
+    assert changed(plain, model) == {"1.head.weight", "1.head.bias"}
+
+
 def test_features_are_computed_once(shards: Path) -> None:
     """A second head finds them; other weights have their own, another head does not matter."""
     params, folder = settings({"mode": "features"}), shards / ".imagemill/features"

@@ -13,7 +13,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.compression import peers
+from benchmarks.compression import ceiling, peers
 from benchmarks.compression.bases import BASES, base_project, params_of
 from benchmarks.compression.timing import BATCH, Figures, measure
 from benchmarks.compression.variants import VARIANTS, make_variants
@@ -71,7 +71,7 @@ def _measure(base: str, chosen: list[str]) -> list[Row]:
         sys.stdout.write(f"{base} {name} ships in {card.runtime}\n")
     for name, figure in figures.items():
         rows += _rows(base, name, figure, figures)
-    return rows
+    return rows + ceiling.rows(base, cards["base"].macs, figures["base in eager"].single_ms)
 
 
 def _peers(root: Path, bench: Bench, folder: str) -> dict[str, Predictor]:

@@ -21,7 +21,6 @@ A bug of ours is an `AssertionError` or any other exception: exit status 1 and a
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class ImagemillError(Exception):
@@ -88,6 +87,8 @@ class UnknownNameError(UserError):
     """A name that stands in none of our tables."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        from difflib import get_close_matches  # takes as long as all of this room
+
         names = sorted(known)
         nearest = get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""

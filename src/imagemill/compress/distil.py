@@ -34,10 +34,11 @@ def distil(source: Path, target: Path, step: DistilParams, bench: Bench) -> None
     architecture = Architecture(name=step.student, arguments={"width": step.width})
     images = bench.images("train")
     data = ShardManifest.read(bench.root / SHARD_MANIFEST)
-    student = initial_model(architecture, images, data, bench.params.train)
+    train = bench.params.train.changed(step.train)
+    student = initial_model(architecture, images, data, train)
     before, after = count_parameters(teacher), count_parameters(student)
     bench.log(f"distil: {before:,} -> {after:,} parameters ({after / before:.2f} x)")
-    machine = choose_machine(bench.params.train)
+    machine = choose_machine(train)
     teacher = teacher.to(machine.device).to(memory_format=machine.memory_format)
     watching: AbstractContextManager[None] = nullcontext()
     guide = Teacher(teacher, step.temperature, step.alpha)
@@ -50,8 +51,7 @@ def distil(source: Path, target: Path, step: DistilParams, bench: Bench) -> None
             images,
             bench,
             name="distil",
-            epochs=step.epochs,
-            learning_rate=step.learning_rate,
+            how=step,
             teacher=guide,
         )
     save_float(target, trained, card, architecture)

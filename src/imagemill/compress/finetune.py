@@ -25,8 +25,7 @@ def finetune(source: Path, target: Path, step: FinetuneParams, bench: Bench) -> 
             bench.images("train"),
             bench,
             name="finetune",
-            epochs=step.epochs,
-            learning_rate=step.learning_rate,
+            how=step,
             teacher=_base_as_teacher(step.guide, bench) if step.guide else None,
         )
     save_float(target, tuned, card, card.architecture)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from imagemill.compress.bench import Bench
 from imagemill.loading import SplitImages
+from imagemill.params import FitParams
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,20 +20,18 @@ def fit_on_bench(
     bench: Bench,
     *,
     name: str,
-    epochs: int,
-    learning_rate: float,
+    how: FitParams,
     teacher: "Teacher | None",
     after_epoch: Callable[[int], None] = lambda _: None,
 ) -> "nn.Module":
-    """Train as the base was trained, but for epochs and rate.
+    """Train as the base was trained, but for what the step says.
 
     Args:
         model: Changed in place.
         images: The train split.
         bench: The workbench.
         name: Of the method, for the log.
-        epochs: Passes over train.
-        learning_rate: Peak of the schedule.
+        how: The step, or the part of it that trains.
         teacher: Whose outputs it learns beside the labels, if any.
         after_epoch: Called with the number of epochs that are over.
 
@@ -51,7 +50,7 @@ def fit_on_bench(
         if progress.ends_epoch:
             after_epoch(progress.epoch)
             bench.log(
-                f"{name}: epoch {progress.epoch} of {epochs}, loss {progress.loss:.3f}, "
+                f"{name}: epoch {progress.epoch} of {how.epochs}, loss {progress.loss:.3f}, "
                 f"train accuracy {progress.accuracy:.2%}, {progress.images_per_second:,.0f} "
                 f"images/s, {progress.seconds_left:.0f} s left"
             )
@@ -59,10 +58,10 @@ def fit_on_bench(
     fit(
         model,
         images,
-        train=bench.params.train,
+        train=bench.params.train.changed(how.train),
         augment=bench.params.augment,
-        epochs=epochs,
-        learning_rate=learning_rate,
+        epochs=how.epochs,
+        learning_rate=how.learning_rate,
         teacher=teacher,
         report=report,
     )

@@ -43,8 +43,7 @@ def prune_weights(source: Path, target: Path, step: PruneParams, bench: Bench) -
                 bench.images("train"),
                 bench,
                 name="prune",
-                epochs=gradual.epochs,
-                learning_rate=gradual.learning_rate,
+                how=gradual,
                 teacher=None,
                 after_epoch=rise,
             )

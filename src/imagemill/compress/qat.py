@@ -4,7 +4,7 @@ from pathlib import Path
 
 from imagemill.compress.bench import Bench, open_float, save_float
 from imagemill.compress.fitting import fit_on_bench
-from imagemill.params import QuantizeParams
+from imagemill.params import FitParams, QuantizeParams
 
 
 def learn_rounding(source: Path, target: Path, step: QuantizeParams, bench: Bench) -> None:
@@ -16,6 +16,7 @@ def learn_rounding(source: Path, target: Path, step: QuantizeParams, bench: Benc
     from imagemill.compress.rounding import rounded
 
     assert step.epochs is not None and step.learning_rate is not None, "params ask for both"
+    how = FitParams(epochs=step.epochs, learning_rate=step.learning_rate, train=step.train)
     model, card = open_float(source, bench)
     with rounded(model):
         fit_on_bench(
@@ -23,8 +24,7 @@ def learn_rounding(source: Path, target: Path, step: QuantizeParams, bench: Benc
             bench.images("train"),
             bench,
             name="quantize",
-            epochs=step.epochs,
-            learning_rate=step.learning_rate,
+            how=how,
             teacher=None,
         )
     save_float(target, model, card, card.architecture)

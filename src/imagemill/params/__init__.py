@@ -15,6 +15,7 @@ from imagemill.params.compress import (
     EnsembleParams,
     FactoriseParams,
     FinetuneParams,
+    FitParams,
     GradualParams,
     GuideParams,
     HalveParams,
@@ -29,7 +30,13 @@ from imagemill.params.reading import PARAMS_FILE, Params, parse_params, read_par
 from imagemill.params.results import EvaluateParams, ExplainParams, RegisterParams
 from imagemill.params.sweep import ChoicesParams, RangeParams, SweepParams
 from imagemill.params.topology import AsynchronousParams, NodesParams
-from imagemill.params.training import EarlyStoppingParams, EmaParams, ResolutionParams, TrainParams
+from imagemill.params.training import (
+    EarlyStoppingParams,
+    EmaParams,
+    OwnTrainParams,
+    ResolutionParams,
+    TrainParams,
+)
 from imagemill.params.transfer import PretrainParams, TransferParams
 from imagemill.params.watching import WatchParams
 
@@ -52,6 +59,7 @@ __all__ = [
     "ExplainParams",
     "FactoriseParams",
     "FinetuneParams",
+    "FitParams",
     "GradualParams",
     "GuideParams",
     "HalveParams",
@@ -60,6 +68,7 @@ __all__ = [
     "NearDuplicateParams",
     "NodesParams",
     "OperationParams",
+    "OwnTrainParams",
     "Params",
     "PretrainParams",
     "PromoteParams",

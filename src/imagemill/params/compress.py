@@ -5,17 +5,25 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from imagemill.params.section import Fraction, Positive, Section
+from imagemill.params.training import OwnTrainParams
 
 BASE = "base"
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 
 
-class GradualParams(Section):
-    """Training while the share of zeros grows, instead of all at once."""
+class FitParams(Section):
+    """Training as the base was trained, but for what is set here."""
 
     epochs: Positive = Field(description="Passes over train.")
-    learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of the schedule.")
+    train: OwnTrainParams | None = Field(
+        default=None, description="Other keys of `train` that differ; absent: none does."
+    )
+
+
+class GradualParams(FitParams):
+    """Training while the share of zeros grows, instead of all at once."""
 
 
 class PruneParams(Section):
@@ -47,23 +55,19 @@ class GuideParams(Section):
     alpha: Fraction = Field(description="Weight of the base's part of the loss.")
 
 
-class FinetuneParams(Section):
-    """Training that goes on from the step before, with train's data and batch size."""
+class FinetuneParams(FitParams):
+    """Training that goes on from the step before."""
 
-    epochs: Positive = Field(description="Passes over train.")
-    learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
     guide: GuideParams | None = Field(
         default=None, description="Learn from the base too; absent: from labels alone."
     )
 
 
-class DistilParams(Section):
+class DistilParams(FitParams):
     """A smaller net that learns from the labels and from the base model's outputs."""
 
     student: str = Field(description="A name in imagemill.models.MODELS.")
     width: float = Field(gt=0, le=1, description="Width of the student relative to its full form.")
-    epochs: Positive = Field(description="Passes over train.")
-    learning_rate: float = Field(gt=0, description="Peak learning rate of the same schedule.")
     temperature: float = Field(gt=0, description="Softens both outputs (Hinton et al. 2015).")
     alpha: Fraction = Field(
         description="Weight of the teacher's part of the loss; 0: labels alone, 1: teacher alone."
@@ -88,7 +92,10 @@ class QuantizeParams(Section):
     )
     epochs: Positive | None = Field(default=None, description="Mode qat: passes over train.")
     learning_rate: float | None = Field(
-        default=None, gt=0, description="Mode qat: peak learning rate of the same schedule."
+        default=None, gt=0, description="Mode qat: peak learning rate of the schedule."
+    )
+    train: OwnTrainParams | None = Field(
+        default=None, description="Mode qat: other keys of `train` that differ, if any."
     )
 
     @model_validator(mode="after")
@@ -99,6 +106,8 @@ class QuantizeParams(Section):
             "qat": {"calibration_images", "epochs", "learning_rate"},
         }[self.mode]
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if self.mode == "qat":
+            given -= {"train"}
         if given - {"mode"} != wanted:
             raise ValueError(
                 f"mode {self.mode} takes {sorted(wanted) or 'nothing else'}, "
@@ -155,6 +164,12 @@ class StepParams(Section):
     @property
     def method(self) -> str:
         return next(iter(self.model_fields_set))
+
+    @property
+    def own_training(self) -> OwnTrainParams | None:
+        """What it trains with in another way than the base, if it trains."""
+        fits = (self.finetune, self.distil, self.quantize, self.prune and self.prune.gradual)
+        return next((fit.train for fit in fits if fit), None)
 
 
 class CompressParams(Section):

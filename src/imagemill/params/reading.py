@@ -51,6 +51,18 @@ class Params(Section):
             raise ValueError(f"explain.variant: {unknown}")
         return self
 
+    @model_validator(mode="after")
+    def _steps_can_train(self) -> Self:
+        for name, chain in self.compress.variants.items():
+            for number, step in enumerate(chain):
+                try:
+                    self.train.changed(step.own_training)
+                except ValidationError as error:
+                    told = "; ".join(_tell(dict(fault)) for fault in error.errors())
+                    place = f"compress.variants.{name}.{number}.{step.method}.train"
+                    raise ValueError(f"{place}: {told}") from None
+        return self
+
     @property
     def variants(self) -> tuple[str, ...]:
         """The base model and its children, in the order of params.yaml."""

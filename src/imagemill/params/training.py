@@ -229,6 +229,17 @@ class TrainParams(Section):
             )
         return self
 
+    def changed(self, own: "OwnTrainParams | None") -> Self:
+        """The same but for what a step of a chain sets anew.
+
+        Raises:
+            ValidationError: the two do not go together.
+        """
+        if own is None:
+            return self
+        keys = self.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
+        return self.model_validate(keys)
+
     def size_at(self, step: int, total_steps: int) -> int:
         """Height and width the net sees at a step, pixels."""
         size = self.input_size
@@ -236,3 +247,24 @@ class TrainParams(Section):
             if step >= stage.start * total_steps:
                 size = stage.size
         return size
+
+
+class OwnTrainParams(Section):
+    """Keys of `train` that a step of a chain sets anew; what is absent stays as in `train`."""
+
+    batch_size: Positive | None = Field(default=None, description="As train.batch_size.")
+    label_smoothing: float | None = Field(default=None, description="As train.label_smoothing.")
+    resolutions: tuple[ResolutionParams, ...] | None = Field(
+        default=None, description="As train.resolutions; null: input_size throughout."
+    )
+    optimizer: str | None = Field(default=None, description="As train.optimizer.")
+    momentum: float | None = Field(default=None, description="As train.momentum.")
+    weight_decay: float | None = Field(default=None, description="As train.weight_decay.")
+    norm_weight_decay: float | None = Field(default=None, description="As train.norm_weight_decay.")
+    clip_norm: float | None = Field(default=None, description="As train.clip_norm.")
+    schedule: str | None = Field(default=None, description="As train.schedule.")
+    warmup: Fraction | None = Field(default=None, description="As train.warmup.")
+    milestones: tuple[Fraction, ...] | None = Field(
+        default=None, description="As train.milestones."
+    )
+    ema: EmaParams | None = Field(default=None, description="As train.ema.")

@@ -5,6 +5,7 @@ Shapes: P passes, N images, B of a step, D features, K classes.
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from imagemill.loading import SplitImages
 from imagemill.loading.order import Order, global_batch, num_steps
 from imagemill.models.parts import features_of, linear_head_of
 from imagemill.params import AugmentParams, TrainParams
+from imagemill.train.best import Best
+from imagemill.train.ema import Ema
 from imagemill.train.features import Features, split_features
 from imagemill.train.losses import Targets
 from imagemill.train.machine import Machine
@@ -137,7 +140,9 @@ def _learn(
     total = train.epochs * per_epoch
     plain = train.model_copy(update={"compile": None, "accumulate": None})
     stepper = Stepper(head.train(), Single(plain, ALONE, _DESK), plain, _DESK, None)
-    tally = Tally(0, total, per_epoch)
+    tally, best = Tally(0, total, per_epoch), Best(train.early_stopping)
+    ema = Ema(head, train.ema) if train.ema else None
+    kept = head.state_dict()
     for step in range(total):
         epoch, in_epoch = divmod(step, per_epoch)
         if in_epoch == 0:
@@ -148,12 +153,23 @@ def _learn(
         rate = train.learning_rate * rate_share(train, step, total)
         count = len(positions_B)
         loss, hits = stepper.take(features_BD, targets, share=1 / count, fewest=count, rate=rate)
+        if ema is not None:
+            ema.update(head, step + 1)
         tally.add(loss.item(), hits.item(), count, count, 0.0)
-        ends_epoch = in_epoch == per_epoch - 1
-        if ends_epoch or tally.due():
-            top1 = judged() if ends_epoch else None
+        top1 = None
+        if in_epoch == per_epoch - 1:
+            with ema.in_place(head) if ema else nullcontext():
+                top1 = judged()
+                # Without early stopping it is the last epoch's head that stays.
+                if best.take(top1, step + 1) or train.early_stopping is None:
+                    kept = {name: value.clone() for name, value in head.state_dict().items()}
+        if top1 is not None or tally.due():
             report(tally.take(step + 1, rate, epoch=None, val_top1=top1, account=None, measured={}))
-    return FitResult(total, tally.last_loss, 0.0, 0, 0.0)
+        if best.is_over:
+            break
+    head.load_state_dict(kept)
+    best_epoch = best.step // per_epoch if train.early_stopping and best.step else None
+    return FitResult(step + 1, tally.last_loss, 0.0, 0, 0.0, best_epoch=best_epoch)
 
 
 @torch.no_grad()
