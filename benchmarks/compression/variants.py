@@ -17,10 +17,11 @@ Chain = list[dict[str, Any]]
 
 _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
 _GUIDE = {"temperature": 4, "alpha": 0.9}
+# The base says little of images smaller than those it is used on: no small ones first.
+_WHOLE = {"train": {"resolutions": None}}
 _PRUNED: Chain = [
     {"prune": {"ratio": 0.5}},
-    {"finetune": {"epochs": 24, "learning_rate": 0.2, "guide": _GUIDE}},
-    {"finetune": {"epochs": 12, "learning_rate": 0.1, "guide": _GUIDE}},
+    {"finetune": {"epochs": 30, "learning_rate": 0.2, "guide": _GUIDE, **_WHOLE}},
 ]
 # Few and wide layers: at one image a call of twenty thin ones costs more than what they compute.
 _FAST: Chain = [
@@ -28,9 +29,10 @@ _FAST: Chain = [
         "distil": {
             "student": "fast_cifar",
             "width": 0.5,
-            "epochs": 20,
+            "epochs": 30,
             "learning_rate": 0.2,
             **_GUIDE,
+            **_WHOLE,
         }
     }
 ]

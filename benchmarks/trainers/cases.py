@@ -1,7 +1,9 @@
 """CASES: who trains, by name; each trains without end until the meter has seen enough."""
 
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,23 +104,31 @@ def ignite(net: nn.Module, work: Work, data: Tensors | None) -> None:
 
 
 def timm(net: nn.Module, work: Work, data: Tensors | None) -> None:
-    """The step of timm's train.py: a mean of the loss, and a rate for each step."""
+    """The step of timm's train.py: its task, three running means, and a rate for each step."""
     del work
     assert data is not None
     from timm.scheduler import CosineLRScheduler
+    from timm.task import ClassificationTask
     from timm.utils import AverageMeter
 
-    net.train()
+    task = ClassificationTask(net, F.cross_entropy, device=torch.device("cpu"), verbose=False)
+    task.train()
     optimizer = _optimizer(net)
     schedule = CosineLRScheduler(optimizer, t_initial=_ENDLESS, t_in_epochs=False)
-    losses = AverageMeter()
+    losses, waits, steps = AverageMeter(), AverageMeter(), AverageMeter()
+    began = time.time()
     for number, (images_BCHW, targets_B) in enumerate(data):
-        loss = F.cross_entropy(net(images_BCHW), targets_B)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        waits.update(time.time() - began)
+        with nullcontext():  # where it would choose a precision
+            laid_out = images_BCHW.contiguous(memory_format=torch.channels_last)
+            loss = task(laid_out, targets_B)["loss"]
         losses.update(loss.item(), len(targets_B))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps.update(time.time() - began, len(targets_B))
         schedule.step_update(num_updates=number, metric=losses.avg)
+        began = time.time()
 
 
 def accelerate(net: nn.Module, work: Work, data: Tensors | None) -> None:
