@@ -20,6 +20,7 @@ from imagemill.compress.likeness import unlikeness
 from imagemill.compress.masks import least_weights, masked, zeros_of
 from imagemill.compress.prune_weights import count_zeros, rising_shares
 from imagemill.compress.quantize import QUANTIZERS
+from imagemill.compress.quantize_static import divergence, quantize_statically
 from imagemill.compress.rounding import RoundedWeight, rounded
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
 from imagemill.loading import open_split, to_input
@@ -28,6 +29,7 @@ from imagemill.models import build_model, count_parameters, fit_to_shapes, load_
 from imagemill.params import Params, QuantizeParams, parse_params
 from imagemill.records import Architecture, ModelCard, RuntimeFigures
 from imagemill.runtimes import open_variant, runtimes_of
+from imagemill.runtimes.onnx_session import open_session
 
 Chain = list[dict[str, Any]]
 _TRAINED = {"epochs": 1, "learning_rate": 0.01}
@@ -435,6 +437,31 @@ def test_calibration_divides_all_logits_by_one_number(way: str, before: str, roo
     again = fitted_temperature(softmax(scaled), targets)
     # At the ends of its range (1/20, where val is told apart entirely) it would go further.
     assert again == pytest.approx(1.0, rel=1e-2) or card.temperature < 0.051
+
+
+def test_one_odd_image_does_not_stretch_the_ranges(root: Path, tmp_path: Path) -> None:
+    """A flash that is a hundred times too bright would leave all others few steps of 256."""
+    images, _ = val_of(root)
+    calibration = np.concatenate([images] * 40)
+    calibration[0] *= 100
+    (tmp_path / "work").mkdir()
+    graph = shutil.copy(root / "models/base/model.onnx", tmp_path / "work/model.onnx")
+    told = quantize_statically(graph, tmp_path / "int8.onnx", calibration, images)
+    assert told.startswith("ranges by mean extremes")
+    wanted, answers = (
+        softmax(open_session(path.read_bytes(), threads=1)(images))
+        for path in (graph, tmp_path / "int8.onnx")
+    )
+    stretched = open_session((tmp_path / "work/extremes.onnx").read_bytes(), threads=1)(images)
+    assert divergence(wanted, answers) < divergence(wanted, softmax(stretched)) / 2
+
+
+def test_divergence_is_that_of_kullback_and_leibler() -> None:
+    """Nothing between equals, ln 2 from a coin to one side, and finite where nothing is left."""
+    coin, side = np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])
+    assert divergence(coin, coin) == 0
+    assert divergence(side, coin) == pytest.approx(np.log(2))
+    assert np.isfinite(divergence(coin, side))
 
 
 def test_calibration_may_follow_quantization_alone() -> None:
