@@ -141,6 +141,26 @@ def test_streams_that_are_padded_on_their_way_lose_channels_too() -> None:
     assert count_macs(pruned, (3, 32, 32)) < 0.27 * count_macs(model, (3, 32, 32))
 
 
+def test_a_layer_that_keeps_its_channels_keeps_its_stream_whole() -> None:
+    """All that writes into the last stream stays 64 wide; the layers inside its blocks do not."""
+    model, images = full_model("resnet20")
+    pruned = remove_channels(model, images, ratio=0.5, keep={"1.blocks.8.convolution2"})
+    blocks = pruned[1].blocks
+    assert [block.convolution1.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [32] * 3
+    assert [block.convolution2.out_channels for block in blocks] == [8] * 3 + [16] * 3 + [64] * 3
+    assert pruned[1].head.in_features == 64
+
+
+def test_a_layer_to_keep_has_to_exist(root: Path) -> None:
+    """A name or pattern that fits none is told before anything is made."""
+    chain = [{"prune": {"ratio": 0.5, "keep": ["*.convolution2"]}}]
+    make(root, "kept", chain)
+    with pytest.raises(
+        UnknownNameError, match=r"no layer that learns is called '\*\.convolutoin2'"
+    ):
+        make(root, "kept", [{"prune": {"ratio": 0.5, "keep": ["*.convolutoin2"]}}])
+
+
 def test_a_shortcut_written_as_a_convolution_says_the_same() -> None:
     """Weights of zeros and ones select the same pixels and channels, bit by bit."""
     model, images = full_model("resnet20")

@@ -160,6 +160,11 @@ def test_rules_between_knobs(section: str, changes: dict[str, Any], words: str) 
             "quantize must be the last",
         ),
         (
+            "kept",
+            [{"prune": {"structure": "weights", "ratio": 0.5, "keep": ["*.head"]}}],
+            "keep belongs to structure: channels",
+        ),
+        (
             "two",
             [{"prune": {"ratio": 0.5}, "finetune": {"epochs": 1, "learning_rate": 0.1}}],
             "one method",

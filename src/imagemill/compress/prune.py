@@ -3,14 +3,15 @@
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterator, Sequence, Set
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagemill.compress.bench import Bench, open_float, save_float, spread
 from imagemill.compress.prune_weights import prune_weights
-from imagemill.errors import ParamsError
+from imagemill.errors import ParamsError, UnknownNameError
 from imagemill.loading import to_input
 from imagemill.params import PruneParams
 
@@ -27,9 +28,10 @@ _TOLERANCE = 1e-4
 def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
     """Take out channels, or by `step.structure` single weights.
 
-    Channels: the share `step.ratio` of each layer where that is safe.
+    Channels: the share `step.ratio` of each layer where that is safe, but for `step.keep`.
 
     Raises:
+        UnknownNameError: no layer is called as `step.keep` says.
         ParamsError: the ratio is so small that no layer loses a channel, or the model cannot be
             pruned.
     """
@@ -46,7 +48,8 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
     check_prunable(card.architecture.name)
     val = bench.images("val")
     probes = torch.from_numpy(to_input(val.take(spread(val.targets_N, _PROBES))))
-    pruned = remove_channels(model, probes, ratio=step.ratio)
+    kept = _layers_named(model, step.keep or ())
+    pruned = remove_channels(model, probes, ratio=step.ratio, keep=kept)
     before, after = count_parameters(model), count_parameters(pruned)
     if after == before:
         raise ParamsError(
@@ -56,7 +59,20 @@ def prune(source: Path, target: Path, step: PruneParams, bench: Bench) -> None:
     save_float(target, pruned, card, card.architecture)
 
 
-def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) -> "nn.Module":
+def _layers_named(model: "nn.Module", patterns: Sequence[str]) -> set[str]:
+    names = set(_learned_widths(model))
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = set(fnmatch.filter(names, pattern))
+        if not matching:
+            raise UnknownNameError("layer that learns", pattern, names)
+        found |= matching
+    return found
+
+
+def remove_channels(
+    model: "nn.Module", images_BCHW: "Tensor", *, ratio: float, keep: Set[str] = frozenset()
+) -> "nn.Module":
     """A copy of a net with narrower layers.
 
     A layer is narrowed together with all layers its channels are tied to. Shortcuts that pad
@@ -71,6 +87,7 @@ def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) 
         images_BCHW: Real images to compare outputs on.
         ratio: Share of the channels of each layer to remove, in (0, 1); of layers with 16 or more,
             so many that a multiple of 8 stays.
+        keep: Names of layers that lose none, nor does what is tied to them.
 
     Source:
         Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (torch-pruning), group
@@ -85,7 +102,7 @@ def remove_channels(model: "nn.Module", images_BCHW: "Tensor", *, ratio: float) 
         layer = model.get_submodule(name)
         # A layer that was tied to an earlier one has been narrowed with it.
         least = _least_channels(graph, layer, ratio) if _width(layer) == width else []
-        if not least:
+        if not least or _is_tied(graph, layer, {model.get_submodule(name) for name in keep}):
             continue
         spare = deepcopy(model)
         if not _taken_out(graph, model, layer, least, images_BCHW):
@@ -135,6 +152,12 @@ def _least_channels(graph: Any, layer: "nn.Module", ratio: float) -> list[int]:
     importance = tp.importance.GroupMagnitudeImportance(p=2)(group)
     least: list[int] = importance.argsort(stable=True)[:count].sort().values.tolist()
     return least
+
+
+def _is_tied(graph: Any, layer: "nn.Module", kept: "Set[nn.Module]") -> bool:
+    """Whether a layer's channels go together with those of one that keeps its own."""
+    group = _group(graph, layer, list(range(_width(layer))))
+    return any(part in kept for part, _ in _outputs(graph, group))
 
 
 def _taken_out(

@@ -37,14 +37,22 @@ class PruneParams(Section):
     ratio: float = Field(
         gt=0, lt=1, description="Share of channels removed in each layer, or of weights overall."
     )
+    keep: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Structure channels: layers that keep theirs, by name or pattern (`*.head`); "
+        "so does what is tied to them. Absent: none.",
+    )
     gradual: GradualParams | None = Field(
         default=None, description="Structure weights: epoch by epoch; absent: in one shot."
     )
 
     @model_validator(mode="after")
-    def _gradual_fits(self) -> Self:
+    def _structure_fits(self) -> Self:
         if self.gradual and self.structure != "weights":
             raise ValueError("gradual belongs to structure: weights; leave it out for channels")
+        if self.keep and self.structure == "weights":
+            raise ValueError("keep belongs to structure: channels; leave it out for weights")
         return self
 
 
