@@ -35,7 +35,8 @@ _FAST: Chain = [
             **_GUIDE,
             **_WHOLE,
         }
-    }
+    },
+    {"finetune": {"epochs": 30, "learning_rate": 0.1, "guide": _GUIDE, **_WHOLE}},
 ]
 _STUDENT = {
     "student": "resnet20",
