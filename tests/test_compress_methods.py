@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from trained_project import small_params
 from imagemill.compress import EXPORTS, METHODS, compress
 from imagemill.compress.checking import Checker, fastest
 from imagemill.compress.factorise import split_layers
+from imagemill.compress.folding import fold_norms
 from imagemill.compress.likeness import unlikeness
 from imagemill.compress.masks import least_weights, masked, zeros_of
 from imagemill.compress.prune_weights import count_zeros, rising_shares
@@ -28,7 +30,7 @@ from imagemill.metrics import fitted_temperature, softmax
 from imagemill.models import build_model, count_parameters, fit_to_shapes, load_model
 from imagemill.params import Params, QuantizeParams, parse_params
 from imagemill.records import Architecture, ModelCard, RuntimeFigures
-from imagemill.runtimes import open_variant, runtimes_of
+from imagemill.runtimes import check_export, export_onnx, open_variant, runtimes_of
 from imagemill.runtimes.onnx_session import open_session
 
 Chain = list[dict[str, Any]]
@@ -454,6 +456,40 @@ def test_one_odd_image_does_not_stretch_the_ranges(root: Path, tmp_path: Path) -
     )
     stretched = open_session((tmp_path / "work/extremes.onnx").read_bytes(), threads=1)(images)
     assert divergence(wanted, answers) < divergence(wanted, softmax(stretched)) / 2
+
+
+@pytest.mark.parametrize(("sign", "norms"), [(1.0, 0), (-1.0, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_behind_a_pool_becomes_part_of_the_convolution(
+    sign: float, norms: int, bias: bool, tmp_path: Path
+) -> None:
+    """Unless it turns the sign of a channel: then the least value would be the largest."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=bias),
+        nn.MaxPool2d(2),
+        norm,
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(36, 5),
+    )
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, 1.0, sign]))
+        for values in (norm.bias, norm.running_mean):
+            values.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    path = tmp_path / "model.onnx"
+    export_onnx(net.eval(), (3, 8, 8), path)
+    model = onnx.load(path)
+    graph = model.graph
+    assert fold_norms(graph) == 1 - norms
+    onnx.save(model, path)
+    assert [node.op_type for node in graph.node].count("BatchNormalization") == norms
+    read = {name for node in graph.node for name in node.input}
+    assert {stored.name for stored in graph.initializer} <= read
+    images = np.random.default_rng(0).random((6, 3, 8, 8), dtype=np.float32)
+    assert check_export(net, path, [images]) < 1e-5
 
 
 def test_divergence_is_that_of_kullback_and_leibler() -> None:

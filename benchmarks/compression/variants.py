@@ -37,6 +37,7 @@ _FAST: Chain = [
         }
     },
     {"finetune": {"epochs": 30, "learning_rate": 0.1, "guide": _GUIDE, **_WHOLE}},
+    {"finetune": {"epochs": 16, "learning_rate": 0.1, "guide": _GUIDE, **_WHOLE}},
 ]
 _STUDENT = {
     "student": "resnet20",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagemill.compress.folding import fold_norms
 from imagemill.metrics import softmax
 from imagemill.runtimes.onnx_export import INPUT
 from imagemill.runtimes.onnx_session import open_session
@@ -45,6 +46,7 @@ def quantize_statically(
     prepared = graph.with_name("prepared.onnx")
     # Shapes are known already; the symbolic pass would import torch's companions for nothing.
     quant_pre_process(graph, prepared, skip_symbolic_shape=True)
+    _fold(prepared)
     wanted_MK = _probabilities(prepared, others_MCHW)
     made: dict[str, float] = {}
     for name, options in _RANGES.items():
@@ -64,6 +66,15 @@ def quantize_statically(
     graph.with_name(f"{best}.onnx").replace(quantized)
     told = ", ".join(f"{name} {value:.2g}" for name, value in made.items())
     return f"ranges by {best} (divergence from float32: {told})"
+
+
+def _fold(graph: Path) -> None:
+    """Norms that would be rounded by themselves go into convolutions first."""
+    import onnx
+
+    model = onnx.load(graph)
+    if fold_norms(model.graph):
+        onnx.save(model, graph)
 
 
 def divergence(wanted_MK: NDArray[np.float32], answers_MK: NDArray[np.float32]) -> float:
