@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.compress.folding import fold_norms
-from imagemill.metrics import softmax
+from imagemill.metrics import Probabilities, softmax
 from imagemill.runtimes.onnx_export import INPUT
 from imagemill.runtimes.onnx_session import open_session
 
@@ -77,7 +77,7 @@ def _fold(graph: Path) -> None:
         onnx.save(model, graph)
 
 
-def divergence(wanted_MK: NDArray[np.float32], answers_MK: NDArray[np.float32]) -> float:
+def divergence(wanted_MK: Probabilities, answers_MK: Probabilities) -> float:
     """Mean Kullback-Leibler divergence of answers from those wanted, in nats.
 
     Args:
@@ -88,7 +88,7 @@ def divergence(wanted_MK: NDArray[np.float32], answers_MK: NDArray[np.float32]) 
     return float((wanted_MK * ratios_MK).sum(1).mean())
 
 
-def _probabilities(graph: Path, images_MCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+def _probabilities(graph: Path, images_MCHW: NDArray[np.float32]) -> Probabilities:
     session = open_session(graph.read_bytes(), threads=1)
     starts = range(0, len(images_MCHW), _BATCH)
     logits = [session(images_MCHW[start : start + _BATCH]) for start in starts]
