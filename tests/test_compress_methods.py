@@ -22,7 +22,11 @@ from imagemill.compress.likeness import unlikeness
 from imagemill.compress.masks import least_weights, masked, zeros_of
 from imagemill.compress.prune_weights import count_zeros, rising_shares
 from imagemill.compress.quantize import QUANTIZERS
-from imagemill.compress.quantize_static import divergence, quantize_statically
+from imagemill.compress.quantize_static import (
+    divergence,
+    quantize_statically,
+    up_to_first_convolution,
+)
 from imagemill.compress.rounding import RoundedWeight, rounded
 from imagemill.errors import IntegrityError, ParamsError, UnknownNameError
 from imagemill.loading import open_split, to_input
@@ -490,6 +494,17 @@ def test_a_norm_behind_a_pool_becomes_part_of_the_convolution(
     assert {stored.name for stored in graph.initializer} <= read
     images = np.random.default_rng(0).random((6, 3, 8, 8), dtype=np.float32)
     assert check_export(net, path, [images]) < 1e-5
+
+
+def test_what_looks_at_the_image_may_stay_in_float32(root: Path, tmp_path: Path) -> None:
+    """All up to the first convolution and itself; a net that has no other keeps nothing back."""
+    graph = onnx.load(root / "models/base/model.onnx")
+    kinds = {node.name: node.op_type for node in graph.graph.node}
+    first = up_to_first_convolution(root / "models/base/model.onnx")
+    assert [kinds[name] for name in first].count("Conv") == 1
+    assert kinds[first[-1]] == "Conv"
+    export_onnx(nn.Sequential(nn.Conv2d(1, 2, 3)).eval(), (1, 8, 8), tmp_path / "one.onnx")
+    assert up_to_first_convolution(tmp_path / "one.onnx") == []
 
 
 def test_divergence_is_that_of_kullback_and_leibler() -> None:
