@@ -151,7 +151,8 @@ def test_mlflow_agrees_with_the_reports(clone: Path) -> None:
     """Registered versions carry the digests on disk, and their runs the same figures."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    address = f"sqlite:///{clone / 'mlflow.db'}"
+    client = MlflowClient(address, registry_uri=address)  # whatever earlier tests have set
     registration = Registration.read(clone / REGISTER)
     revision = git(clone, "rev-parse", "HEAD").strip()
     for entry in registration.versions:
