@@ -17,7 +17,7 @@ Chain = list[dict[str, Any]]
 
 _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
 _GUIDE = {"temperature": 4, "alpha": 0.9}
-# The base says little of images smaller than those it is used on: no small ones first.
+# Whole images throughout; not compared with small ones first at equal cost.
 _WHOLE = {"train": {"resolutions": None}}
 # Half of the channels, but for the stream that the head reads, into which the last block writes.
 _PRUNED: Chain = [
