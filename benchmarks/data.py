@@ -9,7 +9,15 @@ from importlib import import_module
 
 from benchmarks.results import Row, write_results
 
-PARTS = ("sharding", "loading", "streaming", "ledger", "growth", "augmentation")
+PARTS = (
+    "sharding",
+    "loading",
+    "streaming",
+    "ledger",
+    "growth",
+    "manifest",
+    "augmentation",
+)
 
 
 def main(parts: list[str]) -> None:

@@ -79,7 +79,7 @@ def _run_stage(stage: str, root: Path) -> None:
         workers = threads.submit(_largest_child, ended)
         getattr(import_module(f"imagemill.{stage}"), stage)(root, section, log=lambda _: None)
         ended.set()
-        print(_peak_bytes(os.getpid()) + workers.result())
+        print(peak_bytes(os.getpid()) + workers.result())
 
 
 def _largest_child(ended: Event) -> int:
@@ -88,11 +88,12 @@ def _largest_child(ended: Event) -> int:
     while not ended.wait(0.05):
         for child in psutil.Process().children():
             with suppress(FileNotFoundError, ProcessLookupError, KeyError):
-                largest = max(largest, _peak_bytes(child.pid))
+                largest = max(largest, peak_bytes(child.pid))
     return largest
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
+    """Peak of resident memory of a process, as the kernel saw it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) * 1024
 
