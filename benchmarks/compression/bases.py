@@ -41,7 +41,7 @@ BASES: dict[str, dict[str, Any]] = {
     "resnet18": {  # forty minutes on two cores
         **_TRAIN,
         "model": "resnet18_small",
-        "epochs": 8,
+        "epochs": 7,
         "learning_rate": 0.1,
         "strategy": "ddp",
         "processes": 2,
