@@ -460,7 +460,24 @@ def test_whitening_makes_patches_uncorrelated() -> None:
     network = FastCifar(Shape(3, 32, 10), Arguments(1.0, 0.0, 0.0))
     images = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)
     network.whiten(images)
-    responses = network.whitening(images)[:, :12].movedim(1, 3).reshape(-1, 12)
+    kept = network.DIRECTIONS
+    responses = network.whitening(images)[:, :kept].movedim(1, 3).reshape(-1, kept)
     covariance = responses.T @ responses / len(responses)
     # The floor added to each variance (5e-4 against about 0.05 here) leaves a few per cent.
-    assert torch.allclose(covariance, torch.eye(12), atol=0.1)
+    assert torch.allclose(covariance, torch.eye(kept), atol=0.1)
+
+
+def test_whitening_leaves_out_what_varies_least() -> None:
+    """Filters look in the directions of the largest variances; patches of grey have four in all."""
+    torch.manual_seed(0)
+    network = FastCifar(Shape(3, 32, 10), Arguments(1.0, 0.0, 0.0))
+    images = torch.randn(50, 3, 32, 32) + 3 * torch.randn(50, 1, 32, 32)
+    network.whiten(images)
+    patches = torch.nn.functional.unfold(images, 2).movedim(1, 2).reshape(-1, 12)
+    variances, _ = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = network.whitening.weight.flatten(1)[: network.DIRECTIONS]
+    looked_at = patches @ torch.nn.functional.normalize(filters).T
+    assert looked_at.square().mean(0).sum() == pytest.approx(
+        variances[-network.DIRECTIONS :].sum().item(), rel=1e-3
+    )
+    assert FastCifar(Shape(1, 32, 10), Arguments(1.0, 0.0, 0.0)).whitening.out_channels == 2 * 4
