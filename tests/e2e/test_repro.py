@@ -36,6 +36,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WATCH = Path(__file__).resolve().parent / "watch"
 SHIPPED = ("src", "pipelines", "recipes", "labels", ".dvc", "dvc.yaml", "params.yaml")
 DOTFILES = (".gitignore", ".dvcignore", "prefect.yaml", "pyproject.toml")
+SWEEP = """
+sweep:
+  trials: 2
+  epochs: 1
+  seed: 0
+  pruner: null
+  startup_trials: 1
+  space:
+    train.learning_rate: {low: 0.05, high: 0.2, log: true}
+"""
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "tmp", "cache")
 
 
@@ -204,6 +214,26 @@ def test_up_opens_both_pages(clone: Path, pages: dict[str, str]) -> None:
 def test_dvc_repro_is_up_to_date(clone: Path) -> None:
     """After a run nothing is left to do, and plain `dvc repro` says so."""
     assert "Data and pipelines are up to date." in call(clone, "dvc", "repro").stdout
+
+
+def test_a_sweep_is_a_flow_with_a_task_a_trial(clone: Path, pages: dict[str, str]) -> None:
+    """On the server that is up; the command it ends with trains with the best values."""
+    params = clone / "params.yaml"
+    before = params.read_text()
+    params.write_text(f"{before}\n{SWEEP}")
+    try:
+        done = call(clone, "imagemill", "sweep")
+    finally:
+        params.write_text(before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    api_url = f"{pages['prefect']}/api"
+    (run,) = flow_runs(api_url, "sweep")
+    tasks = ask(api_url, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert run["state_type"] == "COMPLETED"
+    assert [task["state_type"] for task in tasks] == ["COMPLETED"] * 2
+    trials = json.loads((clone / "reports/sweep.json").read_text())["trials"]
+    best = max(trials, key=lambda trial: trial["val_top1"])["values"]["train.learning_rate"]
+    assert f"-S train.learning_rate={best}" in done.stdout
 
 
 def test_predict_asks_the_champion(clone: Path, tmp_path: Path) -> None:
