@@ -23,7 +23,6 @@ from imagemill.compress.masks import least_weights, masked, zeros_of
 from imagemill.compress.prune_weights import count_zeros, rising_shares
 from imagemill.compress.quantize import QUANTIZERS
 from imagemill.compress.quantize_static import (
-    choose_ranges,
     divergence,
     quantize_statically,
     up_to_first_convolution,
@@ -508,12 +507,19 @@ def test_what_looks_at_the_image_may_stay_in_float32(root: Path, tmp_path: Path)
     assert up_to_first_convolution(tmp_path / "one.onnx") == []
 
 
-def test_a_slower_first_layer_has_to_be_worth_it() -> None:
-    """Not where answers are near enough to those of float32 without."""
-    near, far = {"a": 0.002, "b": 0.0009}, {"a": 0.002, "b": 0.0011}
-    assert choose_ranges(near, {"a, slow": 0.0008, "b, slow": 0.0006}) == "b"
-    assert choose_ranges(far, {"a, slow": 0.0008, "b, slow": 0.0006}) == "b, slow"
-    assert choose_ranges(far, {"b, slow": 0.0012}) == "b"
+@pytest.mark.parametrize(("near", "ways"), [(1e9, 2), (0.0, 4)])
+def test_a_slower_first_layer_is_tried_where_int8_is_not_near_enough(
+    near: float, ways: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near enough is near enough; otherwise the nearest of all stays."""
+    monkeypatch.setattr("imagemill.compress.quantize_static._NEAR", near)
+    images, _ = val_of(root)
+    graph = shutil.copy(root / "models/base/model.onnx", tmp_path / "model.onnx")
+    told = quantize_statically(graph, tmp_path / "int8.onnx", images, images)
+    best, _, rest = told.removeprefix("ranges by ").partition(" (divergence from float32: ")
+    made = dict(way.rsplit(" ", 1) for way in rest.removesuffix(")").split("; "))
+    assert len(made) == ways
+    assert float(made[best]) == min(map(float, made.values()))
 
 
 def test_divergence_is_that_of_kullback_and_leibler() -> None:

@@ -3,7 +3,7 @@
 Shapes: N images, M others, B batch, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,50 +44,53 @@ def quantize_statically(
     Returns:
         What was chosen, in words for the log.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
+    from onnxruntime.quantization import quant_pre_process
 
     prepared = graph.with_name("prepared.onnx")
     # Shapes are known already; the symbolic pass would import torch's companions for nothing.
     quant_pre_process(graph, prepared, skip_symbolic_shape=True)
     _fold(prepared)
     wanted_MK = _probabilities(prepared, others_MCHW)
-    rounded: dict[str, float] = {}
-    spared: dict[str, float] = {}
+    made: dict[str, float] = {}
+
+    def make(suffix: str, excluded: list[str]) -> None:
+        for ranges, options in _RANGES.items():
+            candidate = graph.with_name(f"{ranges}{suffix}.onnx")
+            _write(prepared, candidate, images_NCHW, excluded, options)
+            made[candidate.stem] = divergence(wanted_MK, _probabilities(candidate, others_MCHW))
+
+    make("", [])
     # What looks at the image itself loses most where its 256 levels are rounded again.
     first = up_to_first_convolution(prepared)
-    for ranges, options in _RANGES.items():
-        for name, excluded, made in (
-            (ranges, [], rounded),
-            (f"{ranges}, first layer in float32", first, spared),
-        ):
-            candidate = graph.with_name(f"{name}.onnx")
-            quantize_static(
-                prepared,
-                candidate,
-                _Calibration(images_NCHW),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                nodes_to_exclude=excluded,
-                extra_options=options,
-            )
-            made[name] = divergence(wanted_MK, _probabilities(candidate, others_MCHW))
-    best = choose_ranges(rounded, spared)
+    if first and min(made.values()) > _NEAR:
+        make(", first layer in float32", first)
+    best = min(made, key=made.__getitem__)
     graph.with_name(f"{best}.onnx").replace(quantized)
-    told = "; ".join(f"{name} {value:.2g}" for name, value in (rounded | spared).items())
+    told = "; ".join(f"{name} {value:.2g}" for name, value in made.items())
     return f"ranges by {best} (divergence from float32: {told})"
 
 
-def choose_ranges(rounded: Mapping[str, float], spared: Mapping[str, float]) -> str:
-    """The name of the graph to keep.
+def _write(
+    prepared: Path,
+    candidate: Path,
+    images_NCHW: NDArray[np.float32],
+    excluded: list[str],
+    options: dict[str, Any],
+) -> None:
+    """An INT8 graph but for the nodes named in `excluded`."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    Args:
-        rounded: Divergence of graphs that are INT8 throughout.
-        spared: Of those whose first layer computes in float32, which takes time.
-    """
-    every = rounded if min(rounded.values()) <= _NEAR else {**rounded, **spared}
-    return min(every, key=every.__getitem__)
+    quantize_static(
+        prepared,
+        candidate,
+        _Calibration(images_NCHW),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        nodes_to_exclude=excluded,
+        extra_options=options,
+    )
 
 
 def up_to_first_convolution(graph: Path) -> list[str]:
