@@ -13,6 +13,8 @@ from pathlib import Path
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from imagemill import tracking
@@ -69,7 +71,8 @@ def _ask(tracker: Tracker, seconds: int, decision: Decision) -> str:
     one, champion = decision.candidate, decision.champion
     came = f"version {champion.version} ({champion.variant})" if champion else "nobody"
     question = f"version {one.version} ({one.variant}) instead of {came} as champion?"
-    tracker.log(f"waiting up to {seconds} s for a person: {question}")
+    page = url_for("flow-run", obj_id=flow_run.id)
+    tracker.log(f"waiting up to {seconds} s for a person at {page}: {question}")
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     form = Approval.with_initial_data(description=f"{question}\n\n{reasons}")
     try:

@@ -33,11 +33,12 @@ def promoting(root: Path, api_url: str) -> "AbstractContextManager[subprocess.Po
 
 
 def waiting_run(process: "subprocess.Popen[str]", root: Path, api_url: str) -> Any:
-    """The flow run that has paused."""
+    """The flow run that has paused, at the address that was said; others may wait there too."""
 
     def paused() -> Any:
-        assert process.poll() is None, (root / OUTPUT).read_text()
-        runs = flow_runs(api_url, "promote")
+        said = (root / OUTPUT).read_text()
+        assert process.poll() is None, said
+        runs = [run for run in flow_runs(api_url, "promote") if f"flow-run/{run['id']}" in said]
         return next((run for run in runs if run["state_type"] == "PAUSED"), None)
 
     return wait_for(paused, "the pause")

@@ -11,9 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,14 +186,27 @@ def _works_for(process: psutil.Process, root: Path) -> bool:
 
 
 def ask(api_url: str, path: str, question: dict[str, Any]) -> Any:
-    """Ask a Prefect server; most answers are lists of records."""
+    """Ask a Prefect server; most answers are lists of records.
+
+    Asks again while the server says 503, as Prefect's own client does: its SQLite was locked.
+    """
     request = urllib.request.Request(
         f"{api_url}/{path}",
         data=json.dumps(question).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+
+    def answered() -> tuple[Any] | None:
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
+                return (json.load(answer),)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return None
+
+    (said,) = wait_for(answered, f"an answer to {path}")
+    return said
 
 
 def flow_runs(api_url: str, flow: str) -> list[dict[str, Any]]:
