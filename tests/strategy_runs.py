@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "clip_norm": 0.1,
         "l1": 1e-4,
         "ema": {"decay": 0.9, "every": 2},
+        "selection": {"keep": 1, "of": 3, "start": 0.2, "end": 0.8},
     },
     "muon": {"optimizer": "muon", "learning_rate": 0.05},
 }

@@ -366,7 +366,7 @@ def test_a_batch_of_one_image_is_trained_on() -> None:
     take = stepper(model).take
     take(images, targets, share=1 / 12, fewest=12, rate=0.1)
     seen, before = norm.running_mean.clone(), weights_of(model)
-    loss, _ = take(images[:1], Targets(torch.tensor([0])), share=1.0, fewest=1, rate=0.1)
+    loss, *_ = take(images[:1], Targets(torch.tensor([0])), share=1.0, fewest=1, rate=0.1)
     assert torch.isfinite(loss) and torch.isfinite(weights_of(model)).all()
     assert not torch.equal(weights_of(model), before)
     assert torch.equal(norm.running_mean, seen) and norm.training

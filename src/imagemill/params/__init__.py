@@ -35,6 +35,7 @@ from imagemill.params.training import (
     EmaParams,
     OwnTrainParams,
     ResolutionParams,
+    SelectionParams,
     TrainParams,
 )
 from imagemill.params.transfer import PretrainParams, TransferParams
@@ -77,6 +78,7 @@ __all__ = [
     "RangeParams",
     "RegisterParams",
     "ResolutionParams",
+    "SelectionParams",
     "ShardParams",
     "SplitParams",
     "StepParams",

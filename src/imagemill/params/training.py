@@ -34,6 +34,25 @@ class ResolutionParams(Section):
     size: Positive = Field(description="Height and width, pixels; input_size at most.")
 
 
+class SelectionParams(Section):
+    """Learn from the hard images of a batch alone: the others cost no computation."""
+
+    keep: Positive = Field(
+        description="Images learned from in each group: those whose last loss was largest."
+    )
+    of: Positive = Field(description="Images of a group, neighbours in the order of training.")
+    start: Fraction = Field(description="Share of all steps that are over when it begins.")
+    end: Fraction = Field(description="Share of all steps that are over when it ends.")
+
+    @model_validator(mode="after")
+    def _something_is_left_out(self) -> Self:
+        if self.keep >= self.of:
+            raise ValueError(f"keep must be less than of, got {self.keep} of {self.of}")
+        if self.start >= self.end:
+            raise ValueError(f"start must be before end, got {self.start} and {self.end}")
+        return self
+
+
 class TrainParams(Section):
     """The base model and how it is trained."""
 
@@ -44,6 +63,9 @@ class TrainParams(Section):
     input_size: Positive = Field(description="Height and width the model sees, pixels.")
     resolutions: tuple[ResolutionParams, ...] | None = Field(
         default=None, description="Smaller sizes to begin with; absent: input_size throughout."
+    )
+    selection: SelectionParams | None = Field(
+        default=None, description="Which images of a batch are learned from; absent: all."
     )
     dropout: Fraction | None = Field(
         default=None, description="Share of features dropped before the last layer."
@@ -186,6 +208,11 @@ class TrainParams(Section):
                 "synchronise_norms needs processes that wait for each other; leave "
                 "asynchronous or synchronise_norms out"
             )
+        if self.asynchronous and self.selection:
+            raise ValueError(
+                "selection needs processes that tell each other their losses at every step; leave "
+                "asynchronous or selection out"
+            )
         if self.precision == "float16" and self.strategy in ("fsdp", "parameter_server"):
             raise ValueError(
                 f"float16 scales the loss by what all gradients say, which {self.strategy} does "
@@ -256,6 +283,9 @@ class OwnTrainParams(Section):
     label_smoothing: float | None = Field(default=None, description="As train.label_smoothing.")
     resolutions: tuple[ResolutionParams, ...] | None = Field(
         default=None, description="As train.resolutions; null: input_size throughout."
+    )
+    selection: SelectionParams | None = Field(
+        default=None, description="As train.selection; null: all images."
     )
     optimizer: str | None = Field(default=None, description="As train.optimizer.")
     momentum: float | None = Field(default=None, description="As train.momentum.")

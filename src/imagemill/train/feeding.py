@@ -29,6 +29,15 @@ class Fed(NamedTuple):
     others_B: NDArray[np.int64] | None = None
     shares_B: NDArray[np.float64] | None = None
 
+    def at(self, rows_K: NDArray[np.intp]) -> "Fed":
+        """Some rows alone."""
+        return Fed(
+            self.images_BHWC[rows_K],
+            self.own_B[rows_K],
+            None if self.others_B is None else self.others_B[rows_K],
+            None if self.shares_B is None else self.shares_B[rows_K],
+        )
+
 
 def needed(policy: Policy, batch_G: NDArray[np.intp], mine_B: NDArray[np.intp]) -> NDArray[np.intp]:
     """Positions of the images a rank must decode for its part of a global batch.

@@ -138,7 +138,7 @@ def _learn(
     order = Order(images.hashes_N, train.seed)
     per_epoch = num_steps(len(images), train.batch_size)
     total = train.epochs * per_epoch
-    plain = train.model_copy(update={"compile": None, "accumulate": None})
+    plain = train.model_copy(update={"compile": None, "accumulate": None, "selection": None})
     stepper = Stepper(head.train(), Single(plain, ALONE, _DESK), plain, _DESK, None)
     tally, best = Tally(0, total, per_epoch), Best(train.early_stopping)
     ema = Ema(head, train.ema) if train.ema else None
@@ -152,10 +152,10 @@ def _learn(
         targets = Targets(torch.from_numpy(images.targets_N[positions_B]))
         rate = train.learning_rate * rate_share(train, step, total)
         count = len(positions_B)
-        loss, hits = stepper.take(features_BD, targets, share=1 / count, fewest=count, rate=rate)
+        taken = stepper.take(features_BD, targets, share=1 / count, fewest=count, rate=rate)
         if ema is not None:
             ema.update(head, step + 1)
-        tally.add(loss.item(), hits.item(), count, count, 0.0)
+        tally.add(taken.loss.item(), taken.hits.item(), count, count, 0.0)
         top1 = None
         if in_epoch == per_epoch - 1:
             with ema.in_place(head) if ema else nullcontext():

@@ -21,6 +21,7 @@ from imagemill.train.checkpoint import (
     newest_checkpoint,
 )
 from imagemill.train.ema import Ema
+from imagemill.train.selection import Selection
 from imagemill.train.state import restore_state, state_tensors
 from imagemill.train.step import Stepper
 from imagemill.train.strategies import Single
@@ -38,6 +39,7 @@ class Keeper:
         ledger: Counts the samples, if anybody does.
         keep: Newest checkpoints to keep.
         best: Counts the epochs.
+        selection: Remembers losses, if anybody does.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class Keeper:
         plan: Plan,
         ledger: Ledger | None,
         best: Best,
+        selection: Selection | None,
         keep: int,
     ) -> None:
         self._model, self._stepper, self._ema = model, stepper, ema
         self._strategy, self._ranks, self._plan = strategy, strategy.ranks, plan
-        self._keep = keep
+        self._keep, self._selection = keep, selection
         self.ledger, self.best = ledger, best
         self.accounts: list[Account] = []
 
@@ -85,7 +88,7 @@ class Keeper:
         )
         temporary = begin_checkpoint(checkpoints, step, makes=self._ranks.reports)
         self._ranks.meet()  # nobody writes before the folder is there
-        tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N)}
+        tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N), **self._losses()}
         self._strategy.write(temporary, tensors)
         self._ranks.meet()  # nor is it given its name before all have written
         if self._ranks.reports:
@@ -118,8 +121,11 @@ class Keeper:
             self._restore(folder)
 
     def _restore(self, folder: Path) -> dict[str, Tensor]:
-        like = {**self._tensors(), "ledger": torch.zeros(len(self._plan.order), dtype=torch.int32)}
+        counts_N = torch.zeros(len(self._plan.order), dtype=torch.int32)
+        like = {**self._tensors(), "ledger": counts_N, **self._losses()}
         tensors = self._strategy.read(folder, like)
+        if self._selection is not None:
+            self._selection.losses_N[:] = tensors["losses"].numpy()
         stepper = self._stepper
         restore_state(tensors, self._model, stepper.optimizer, self._ema, stepper.scaler)
         return tensors
@@ -127,6 +133,12 @@ class Keeper:
     def _tensors(self) -> dict[str, Tensor]:
         stepper = self._stepper
         return state_tensors(self._model, stepper.optimizer, self._ema, stepper.scaler)
+
+    def _losses(self) -> dict[str, Tensor]:
+        """The last loss of each sample, where images are chosen by it."""
+        if self._selection is None:
+            return {}
+        return {"losses": torch.from_numpy(self._selection.losses_N)}
 
     def _counts(self) -> Counts:
         """The ledger's counts over all ranks; empty where none is kept."""

@@ -32,6 +32,7 @@ from imagemill.train.machine import Machine, choose_machine
 from imagemill.train.progress import FitResult, Progress, Tally
 from imagemill.train.ranks import ALONE, Ranks
 from imagemill.train.schedules import rate_share
+from imagemill.train.selection import Chosen, Selection, all_of
 from imagemill.train.step import Stepper
 from imagemill.train.stopping import Agreement, StopRequest
 from imagemill.train.strategies import Single, strategy_of
@@ -155,6 +156,10 @@ class _Run:
             rows=partial(needed, plan.policy),
         )
         self.total_steps = plan.epochs * self.steps.steps_per_epoch
+        self.selection: Selection | None = None
+        if plan.train.selection is not None:
+            count = len(images)
+            self.selection = Selection(plan.train.selection, count, self.total_steps, self.ranks)
         self.thawing: Thawing | None = None
         if plan.transfer is not None:
             self.thawing = Thawing(self.model, plan.transfer, self.total_steps)
@@ -167,6 +172,7 @@ class _Run:
             plan=self.steps,
             ledger=Ledger(images.hashes_N, images.keys) if images.loading.ledger else None,
             best=Best(plan.train.early_stopping),
+            selection=self.selection,
             keep=plan.train.keep_checkpoints,
         )
         self.watch = Watch(None, self.model, self.machine, self.ranks, first=0)
@@ -190,9 +196,9 @@ class _Run:
         for batch, waited in self._batches(first):
             done, rate = batch.step.number + 1, self._rate(batch.step.number)
             with watch.around(done) as look:
-                loss, hits = self._step(batch, rate, checkpoints, look)
+                loss, hits, number = self._step(batch, rate, checkpoints, look)
             self.beat(done)
-            tally.add(loss, hits, batch.step.num_own, len(batch.step.positions_G), waited)
+            tally.add(loss, hits, number, len(batch.step.positions_G), waited)
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
                 account = keeper.settle_epoch() if ends_epoch else None
@@ -245,33 +251,38 @@ class _Run:
 
     def _step(
         self, batch: Batch, rate: float, checkpoints: Path | None, look: Look | None
-    ) -> tuple[float, float]:
-        """One optimiser step; returns sums of losses and hits over this rank's samples."""
+    ) -> tuple[float, float, int]:
+        """One optimiser step; returns sums of losses and hits over this rank's samples, and the
+        number of those it learned from."""
         step = batch.step
         if self.keeper.ledger is not None:
             self.keeper.ledger.consume(step.own())
         if self.thawing is not None:
             self.thawing.before(step.number)
-        images_BCHW, targets = self._fed(batch)
+        selection = self.selection
+        chosen = selection.chosen(step) if selection else all_of(step, self.ranks.world)
+        images_BCHW, targets = self._fed(batch, chosen)
         seed_step(self.train.seed, step.number, self.ranks.rank, self.machine.device)
-        counted = float(step.num_own > 0)
-        sums = self.stepper.take(
+        counted = float(chosen.num_own > 0)
+        taken = self.stepper.take(
             images_BCHW,
             targets,
-            share=counted / len(step.positions_G),
-            fewest=max(len(step.positions_G) // self.ranks.world, 1),
+            share=counted / chosen.num_all,
+            fewest=max(chosen.fewest, 1),
             rate=rate,
             look=look,
         )
         if self.ema is not None:
             self.ema.update(self.model, step.number + 1)
-        loss, hits = sums[0].item() * counted, sums[1].item() * counted
-        mean = loss / max(step.num_own, 1)
+        if selection is not None and taken.losses_B is not None:
+            selection.learned(step.positions_G, chosen, taken.losses_B)
+        loss, hits = taken.loss.item() * counted, taken.hits.item() * counted
+        mean = loss / max(chosen.num_own, 1)
         if not mean <= (self.train.max_loss or math.inf) or mean == math.inf:
             raise TrainingError(self._exploded(mean, batch, checkpoints))
-        return loss, hits
+        return loss, hits, chosen.num_own
 
-    def _fed(self, batch: Batch) -> tuple[Tensor, Targets]:
+    def _fed(self, batch: Batch, chosen: Chosen) -> tuple[Tensor, Targets]:
         """Images in 0..1 [B, C, H, W] and what they should be told to be, on the device."""
         positions_R = batch.step.positions_R
         made = fed(
@@ -281,6 +292,8 @@ class _Run:
             self.images.targets_N[positions_R],
             epoch=batch.step.epoch,
         )
+        if chosen.rows_K is not None:
+            made = made.at(chosen.rows_K)
         moved = torch.from_numpy(made.images_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
         # Divided as they are: half the time of a conversion and a division.
         images_BCHW = moved.div(255).contiguous(memory_format=self.machine.memory_format)

@@ -5,7 +5,7 @@ Shapes: B samples of this rank in a step, K classes, C H W pixels.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ from imagemill.train.norms import resting
 from imagemill.train.optimizers import set_rate
 from imagemill.train.strategies import Single
 from imagemill.train.watching.norms import Look
+
+
+class Taken(NamedTuple):
+    """What a step says of its B images, on the device.
+
+    loss: Sum of their losses.
+    hits: How many were told right.
+    losses_B: Of each; None: nobody asks for them.
+    """
+
+    loss: Tensor
+    hits: Tensor
+    losses_B: Tensor | None
 
 
 class Stepper:
@@ -51,6 +64,7 @@ class Stepper:
             machine.device.type, enabled=machine.precision == torch.float16
         )
         self._loss = LOSSES[train.loss]
+        self._separately = teacher is not None or train.selection is not None
         self._parameters = list(model.parameters())
         self._gradient = torch.ones((), device=machine.device)  # of a sum of losses
         self._gradient_value = 1.0
@@ -64,7 +78,7 @@ class Stepper:
         fewest: int,
         rate: float,
         look: Look | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Taken:
         """One step.
 
         Args:
@@ -75,9 +89,6 @@ class Stepper:
             fewest: Images of the rank that has fewest, so that all compute in as many parts.
             rate: Learning rate.
             look: Measures gradients, if this step is looked at.
-
-        Returns:
-            Sum of losses and number of hits over the B images, on the device.
         """
         self.strategy.begin_step(counted=share > 0)
         set_rate(self.optimizer, rate)
@@ -88,9 +99,10 @@ class Stepper:
         hits: list[Tensor] = []
         for part_BCHW, wanted, last in self._parts(images_BCHW, targets, fewest):
             with self._combined(last=last):
-                total, logits_BK = self._forward(part_BCHW, wanted)
+                part, logits_BK = self._forward(part_BCHW, wanted)
+                total = part.sum() if self._separately else part
                 self.scaler.scale(total).backward(gradient)  # type: ignore[no-untyped-call]
-            losses.append(total.detach())
+            losses.append(part.detach())
             hits.append((logits_BK.argmax(1) == wanted.dominant()).sum())
         self.strategy.combine(self.model)
         if look is not None:
@@ -98,9 +110,12 @@ class Stepper:
         if self.train.l1 is not None or self.train.clip_norm is not None:
             self._shape_gradients()
         self._step()
+        if self._separately:
+            losses_B = torch.cat(losses)
+            return Taken(losses_B.sum(), torch.stack(hits).sum(), losses_B)
         if len(losses) == 1:
-            return losses[0], hits[0]
-        return torch.stack(losses).sum(), torch.stack(hits).sum()
+            return Taken(losses[0], hits[0], None)
+        return Taken(torch.stack(losses).sum(), torch.stack(hits).sum(), None)
 
     def _gradient_of(self, value: float) -> Tensor:
         """What a sum of losses is multiplied with, as the gradient its backward pass begins with:
@@ -122,20 +137,20 @@ class Stepper:
             yield part_BCHW, wanted, number == count - 1
 
     def _forward(self, images_BCHW: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The sum of the losses, and logits [B, K]."""
+        """Losses [B], or their sum where nobody asks for each, and logits [B, K]."""
         with self.machine.autocast(), resting(self.model, images=len(images_BCHW)):
             outputs = self.replica(images_BCHW)
         logits_BK, auxiliaries = split_outputs(outputs)
         wanted, smoothing = targets.for_loss(logits_BK.shape[1]), self.train.label_smoothing
         # Summed by the loss itself, the sum needs no backward pass of its own.
-        reduction: Reduction = "sum" if self.teacher is None else "none"
+        reduction: Reduction = "none" if self._separately else "sum"
         losses = self._loss(logits_BK, wanted, smoothing, reduction)
         for weight, auxiliary_BK in auxiliaries:
             losses = losses + weight * self._loss(auxiliary_BK, wanted, smoothing, reduction)
         if self.teacher is None:
             return losses, logits_BK
         with self.machine.autocast():
-            return self.teacher.blend(losses, logits_BK, images_BCHW).sum(), logits_BK
+            return self.teacher.blend(losses, logits_BK, images_BCHW), logits_BK
 
     @torch.no_grad()
     def _shape_gradients(self) -> None:
