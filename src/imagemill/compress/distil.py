@@ -41,7 +41,7 @@ def distil(source: Path, target: Path, step: DistilParams, bench: Bench) -> None
     machine = choose_machine(train)
     teacher = teacher.to(machine.device).to(memory_format=machine.memory_format)
     watching: AbstractContextManager[None] = nullcontext()
-    guide = Teacher(teacher, step.temperature, step.alpha)
+    guide = Teacher(teacher, step.temperature, step.alpha) if step.alpha else None
     if step.features is not None:
         guide = FeatureTeacher(teacher, step.temperature, step.alpha, step.features)
         watching = guide.watching(student)
