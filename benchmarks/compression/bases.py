@@ -77,6 +77,7 @@ def _document(train: Mapping[str, Any]) -> dict[str, Any]:
     document = read_yaml(PROJECT / "recipes/cifar10.yaml")
     document["ingest"]["source"] = str(Path(os.environ["IMAGEMILL_DATASETS"]) / ARCHIVE)
     document["train"] |= train
+    del document["train"]["selection"]  # as plain as the rest of _TRAIN
     document["augment"]["online"] = _ONLINE
     document["evaluate"]["views"] = ["identity"]
     document["compress"]["variants"] = {
