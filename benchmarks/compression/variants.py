@@ -26,7 +26,7 @@ _PRUNED: Chain = [
     {"finetune": {"epochs": 32, "learning_rate": 0.2, "guide": _GUIDE, **_WHOLE}},
 ]
 # Few and wide layers: at one image a call of twenty thin ones costs more than what they compute. It
-# learns from the labels, as recipe cifar10 does: guided by the base as well it cost ten times as much.
+# learns from the labels, as recipe cifar10 does: guided by the base it took ten times as long.
 _RECIPE = read_yaml(PROJECT / "recipes/cifar10.yaml")["train"]
 _OWN = OwnTrainParams.model_fields
 _FAST: Chain = [
