@@ -18,12 +18,19 @@ Chain = list[dict[str, Any]]
 
 _INT8: Chain = [{"quantize": {"mode": "static", "calibration_images": 512}}]
 _GUIDE = {"temperature": 4, "alpha": 0.9}
-# Whole images throughout; not compared with small ones first at equal cost.
-_WHOLE = {"train": {"resolutions": None}}
 # Half of the channels, but for the stream that the head reads, into which the last block writes.
+# Whole images throughout; not compared with small ones first at equal cost. 44 epochs of the hard
+# images (2 of 3) for the same time: 84.8 % of val instead of 85.3 %.
 _PRUNED: Chain = [
     {"prune": {"ratio": 0.5, "keep": ["1.blocks.8.convolution2"]}},
-    {"finetune": {"epochs": 32, "learning_rate": 0.2, "guide": _GUIDE, **_WHOLE}},
+    {
+        "finetune": {
+            "epochs": 32,
+            "learning_rate": 0.2,
+            "guide": _GUIDE,
+            "train": {"resolutions": None},
+        }
+    },
 ]
 # Few and wide layers: at one image a call of twenty thin ones costs more than what they compute. It
 # learns from the labels, as recipe cifar10 does: guided by the base it took ten times as long.
@@ -34,7 +41,7 @@ _FAST: Chain = [
         "distil": {
             "student": "fast_cifar",
             "width": 0.5,
-            "epochs": 40,
+            "epochs": 80,
             "learning_rate": _RECIPE["learning_rate"],
             "temperature": 4,
             "alpha": 0.0,
