@@ -28,6 +28,8 @@ class Ddp(Single):
         replica: nn.Module = DistributedDataParallel(
             model,
             device_ids=devices,
+            # A gradient lies where it is exchanged: no copies there and back.
+            gradient_as_bucket_view=True,
             # Blocks that are frozen for now give no gradient to wait for.
             find_unused_parameters=bool(transfer and transfer.freezes),
         )
