@@ -72,7 +72,7 @@ def _ask(tracker: Tracker, seconds: int, decision: Decision) -> str:
     came = f"version {champion.version} ({champion.variant})" if champion else "nobody"
     question = f"version {one.version} ({one.variant}) instead of {came} as champion?"
     page = url_for("flow-run", obj_id=flow_run.id)
-    tracker.log(f"waiting up to {seconds} s for a person at {page}: {question}")
+    tracker.log(f"waiting up to {seconds} s for a person: {question} Answer at {page}")
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     form = Approval.with_initial_data(description=f"{question}\n\n{reasons}")
     try:

@@ -62,10 +62,12 @@ def test_it_goes_by_the_last_loss_between_start_and_end() -> None:
     everything = selection.chosen(first)
     assert everything.rows_K is None
     selection.learned(first.positions_G, everything, torch.tensor([1.0, 3.0, 2.0]))
+    assert everything.among(first.own()).tolist() == [0, 1, 2]
     second = step(1, [2, 1, 0, 3])
     some = selection.chosen(second)
     assert some.rows_K is not None
     assert some.rows_K.tolist() == [1, 3]  # 3 > 2, and 3 was never learned from
+    assert some.among(second.own()).tolist() == [1, 3]
     selection.learned(second.positions_G, some, torch.tensor([0.5, 0.1]))
     assert selection.losses_N.tolist() == pytest.approx([1.0, 0.5, 2.0, 0.1])
     assert selection.chosen(step(3, [2, 1])).rows_K is None

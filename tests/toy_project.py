@@ -198,7 +198,7 @@ def ask(api_url: str, path: str, question: dict[str, Any]) -> Any:
 
     def answered() -> tuple[Any] | None:
         try:
-            with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return (json.load(answer),)
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE:

@@ -19,7 +19,7 @@ from imagemill.augment import Policy, compile_policy
 from imagemill.errors import TrainingError
 from imagemill.loading import Ledger, SplitImages
 from imagemill.loading.loader import Batch, Loader, plan_of
-from imagemill.loading.plan import Share
+from imagemill.loading.plan import Share, Step
 from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
@@ -279,7 +279,7 @@ class _Run:
         loss, hits = taken.loss.item() * counted, taken.hits.item() * counted
         mean = loss / max(chosen.num_own, 1)
         if not mean <= (self.train.max_loss or math.inf) or mean == math.inf:
-            raise TrainingError(self._exploded(mean, batch, checkpoints))
+            raise TrainingError(self._exploded(mean, step, chosen, checkpoints))
         return loss, hits, chosen.num_own
 
     def _fed(self, batch: Batch, chosen: Chosen) -> tuple[Tensor, Targets]:
@@ -313,9 +313,9 @@ class _Run:
     def _rate(self, step: int) -> float:
         return self.plan.learning_rate * rate_share(self.train, step, self.total_steps)
 
-    def _exploded(self, loss: float, batch: Batch, checkpoints: Path | None) -> str:
+    def _exploded(self, loss: float, step: Step, chosen: Chosen, checkpoints: Path | None) -> str:
         """What to say of a step whose loss is no number, or too large."""
-        keys = [self.images.keys[int(position)] for position in batch.step.own()]
+        keys = [self.images.keys[int(position)] for position in chosen.among(step.own())]
         named = ", ".join(map(repr, keys[:_NAMED]))
         rest = ""
         if len(keys) > _NAMED:
@@ -324,7 +324,7 @@ class _Run:
             write_json(checkpoints.parent / SUSPECTS, keys)
             rest += f" (all in {checkpoints.parent / SUSPECTS})"
         return (
-            f"the loss is {loss:g} at step {batch.step.number + 1}: lower train.learning_rate "
+            f"the loss is {loss:g} at step {step.number + 1}: lower train.learning_rate "
             f"(now {self.plan.learning_rate:g}) or lengthen train.warmup; or look at the images "
             f"of this step: {named}{rest}"
         )

@@ -37,6 +37,10 @@ class Chosen(NamedTuple):
     rows_K: NDArray[np.intp] | None = None
     places_G: NDArray[np.bool_] | None = None
 
+    def among(self, own_B: Positions) -> Positions:
+        """Those of this rank's samples that are."""
+        return own_B if self.rows_K is None else own_B[self.rows_K[: self.num_own]]
+
 
 def all_of(step: Step, world: int) -> Chosen:
     """Everything is learned from.
