@@ -13,6 +13,7 @@ from made_shards import make_shards
 from safetensors.torch import load_file
 
 from imagemill.errors import ParamsError
+from imagemill.loading import open_split
 from imagemill.loading.order import Order
 from imagemill.params import Params, parse_params, read_yaml
 from imagemill.randomness import key_hashes
@@ -20,16 +21,20 @@ from imagemill.records import AUGMENTED_INDEX, SHARD_INDEX, Architecture
 from imagemill.train.job import BODY, Job, prepare, prepare_pretraining, pretrained, publish
 from imagemill.train.launch import train_processes
 from imagemill.train.loop import StoppedError
+from imagemill.train.machine import choose_machine
 from imagemill.train.origin import FROM_NOTHING
-from imagemill.train.pretrain import TwoViews, contrast, pretrain
+from imagemill.train.pretrain import Report, TwoViews, contrast, pretrain
 from imagemill.train.progress import Progress
+from imagemill.train.ranks import ALONE
 from imagemill.train.stopping import StopRequest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ARCHITECTURE = Architecture(name="fast_mnist", arguments={"width": 1.0})
 
 
-def settings(transfer: dict[str, Any] | None = None, **pretraining: Any) -> Params:
+def settings(
+    transfer: dict[str, Any] | None = None, train: dict[str, Any] | None = None, **pretraining: Any
+) -> Params:
     document = read_yaml(REPOSITORY / "params.yaml")
     document["train"] |= {
         "input_size": 12,
@@ -47,6 +52,7 @@ def settings(transfer: dict[str, Any] | None = None, **pretraining: Any) -> Para
             **pretraining,
         },
     }
+    document["train"] |= train or {}
     document["augment"] |= {"copies": 0, "offline": []}
     return parse_params(document, where="test")
 
@@ -69,8 +75,16 @@ def prepared(root: Path, params: Params) -> Job:
     return prepare_pretraining(root, params, FROM_NOTHING)
 
 
-def taught(job: Job, report=lambda progress: None, request: StopRequest | None = None) -> Path:
-    pretrain(job, ARCHITECTURE, StopRequest() if request is None else request, report)
+def taught(job: Job, report: Report = lambda _: None, request: StopRequest | None = None) -> Path:
+    pretrain(
+        job,
+        ARCHITECTURE,
+        open_split(job.source, "train", input_shape=job.input_shape, loading=job.loading),
+        ranks=ALONE,
+        machine=choose_machine(job.train),
+        request=StopRequest() if request is None else request,
+        report=report,
+    )
     return job.folder / BODY
 
 
@@ -124,6 +138,22 @@ def test_a_stopped_pretraining_is_gone_on_with(shards: Path) -> None:
     halves = load_file(taught(job, lambda progress: first.append(progress.step)))
     assert first == [15]
     assert all(torch.equal(halves[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("fsdp", 3)])
+def test_several_processes_learn_what_one_does(shards: Path, strategy: str, processes: int) -> None:
+    """Views are compared with those of all ranks, also where ranks have one image more or none."""
+    few = {"strategy": strategy, "processes": processes, "synchronise_norms": True}
+    alone = prepared(shards, settings(batch_size=22))
+    wanted = load_file(taught(alone))
+    (alone.folder / BODY).unlink()
+    # 90 images are four steps of 22 and one of 2.
+    job = prepared(shards, settings(train=few | {"batch_size": 48}, batch_size=22))
+    train_processes(job, lambda line: None, print)
+    found = load_file(job.folder / BODY)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_views_must_differ(shards: Path) -> None:

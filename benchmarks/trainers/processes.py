@@ -13,7 +13,7 @@ from benchmarks.trainers.work import PROJECT, WORKS
 
 ROUNDS, SECONDS = 3, 10.0
 PLAIN, OURS = "plain loop, float32, NCHW", "imagemill, freed memory kept"
-STEP_NETS = ("seed_mnist", "resnet20")
+STEP_NETS = ("seed_mnist", "resnet20", "efficientnet_lite0")
 
 
 @dataclass(frozen=True)

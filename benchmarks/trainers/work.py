@@ -56,6 +56,7 @@ NETS = {
     "seed_mnist": partial(_of_the_table, "seed_mnist"),
     "resnet20": partial(_of_the_table, "resnet20"),
     "resnet18": resnet18_small,
+    "efficientnet_lite0": partial(_of_the_table, "efficientnet_lite0"),
 }
 
 
@@ -94,6 +95,7 @@ WORKS = {
     "seed_mnist": Work("seed_mnist", channels=1, size=28, images=12_800),
     "resnet20": Work("resnet20", channels=3, size=32, images=12_800),
     "resnet18": Work("resnet18", channels=3, size=32, images=12_800),
+    "efficientnet_lite0": Work("efficientnet_lite0", channels=3, size=96, images=2_560),
 }
 
 

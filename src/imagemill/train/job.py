@@ -141,7 +141,8 @@ def begun_job(root: Path, params: Params) -> Job | None:
 
 
 def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
-    """Write the job of learning from images without labels, on one process.
+    """Write the job of learning from images without labels: by all-reduce where there are several
+    processes, whatever the strategy, on this machine.
 
     The same work has the same folder and its result stays there, so it is done once.
 
@@ -153,8 +154,9 @@ def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
     Raises:
         IntegrityError: shards or index are missing.
     """
-    alone = {"strategy": "single", "processes": 1, "nodes": None, "launcher": "torchrun"}
-    train = params.train.model_copy(update=alone)
+    strategy = "single" if params.train.strategy == "single" else "ddp"
+    here = {"strategy": strategy, "asynchronous": None, "nodes": None, "launcher": "torchrun"}
+    train = params.train.model_copy(update=here)
     elsewhere = {"transfer", "epochs", "batch_size", "learning_rate", "init_from"}
     said = {
         "train": train.model_dump(mode="json", exclude=_TOPOLOGY | elsewhere),

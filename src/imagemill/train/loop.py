@@ -23,6 +23,7 @@ from imagemill.loading.plan import Share, Step
 from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
+from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed
@@ -112,7 +113,8 @@ def fit(
     run.beat = beat
     try:
         wish = StopRequest() if request is None else request
-        return run.run(report, judge, checkpoints, wish, watch)
+        with quick_depthwise(run.model, machine):
+            return run.run(report, judge, checkpoints, wish, watch)
     finally:
         run.watch.close()
         strategy.close()

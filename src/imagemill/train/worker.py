@@ -72,12 +72,7 @@ def run_rank(job: Job, request: StopRequest) -> int:
     rank = int(os.environ["RANK"])
     pulse = Pulse(pulse_folder(job.folder), rank)
     try:
-        if job.pretrains:
-            pretrain(
-                job, base_architecture(job.train), request, partial(_write_line, job.folder / LINES)
-            )
-        else:
-            _train(job, request, pulse)
+        _train(job, request, pulse)
     except UserError as error:
         _leave_word(job.folder / ERROR, f"{error}\n")
         print(error, file=sys.stderr)  # noqa: T201  # the worker's log
@@ -130,8 +125,28 @@ def _train(job: Job, request: StopRequest, pulse: Pulse) -> None:
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), machine.device)
     if ranks.reports:
         say(f"computing on {machine}{_KEEPS_MEMORY if keeps_memory else ''}")
+    learn = _pretrain_with if job.pretrains else _train_with
     with contact(ranks):
-        _train_with(job, ranks, machine, request, pulse)
+        learn(job, ranks, machine, request, pulse)
+
+
+def _pretrain_with(
+    job: Job, ranks: Ranks, machine: Machine, request: StopRequest, pulse: Pulse
+) -> None:
+    policy = compile_policy(job.augment.online, seed=job.augment.seed, online=True)
+    images = _open_together(job, "train", ranks, policy.crop)
+    expect_answers(ranks, job.train.timeout_seconds)
+    pretrain(
+        job,
+        base_architecture(job.train),
+        images,
+        ranks=ranks,
+        machine=machine,
+        request=request,
+        report=partial(_write_line, job.folder / LINES),
+        beat=pulse.beat,
+    )
+    pulse.over()
 
 
 def _train_with(

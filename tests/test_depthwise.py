@@ -1,0 +1,109 @@
+"""Depthwise convolutions in bfloat16: torch's gradients, by other ways where it is slow."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imagemill.models import MODELS, build_model
+from imagemill.records import Architecture
+from imagemill.train.depthwise import quick_depthwise
+from imagemill.train.machine import Machine
+
+BFLOAT16 = Machine(torch.device("cpu"), torch.bfloat16, channels_last=True)
+FLOAT32 = Machine(torch.device("cpu"), torch.float32, channels_last=True)
+CHANNELS = 16
+
+
+def _depthwise(kernel: int, stride: int, padding: int, *, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(CHANNELS, CHANNELS, kernel, stride, padding, groups=CHANNELS, bias=bias)
+
+
+def _gradients(layer: nn.Module, images: Tensor) -> list[Tensor]:
+    images = images.detach().requires_grad_()
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = layer(images)
+    weights = torch.linspace(-1, 1, made.numel()).view_as(made)
+    (made.float() * weights).sum().backward()
+    assert images.grad is not None
+    return [made.detach(), images.grad, *(parameter.grad for parameter in layer.parameters())]
+
+
+@pytest.mark.parametrize("side", [9, 12])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 2), (5, 2, 0), (7, 1, 3), (7, 3, 3)],
+)
+def test_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, side: int) -> None:
+    torch.manual_seed(0)
+    layer = _depthwise(kernel, stride, padding, bias=True)
+    images = torch.randn(3, CHANNELS, side, side + 2).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(layer).double()
+    inputs = images.double().requires_grad_()
+    out = exact(inputs)
+    (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+    with quick_depthwise(layer, BFLOAT16):
+        found = _gradients(layer, images)
+    assert exact.bias is not None
+    wanted = [out, inputs.grad, exact.weight.grad, exact.bias.grad]
+    for one, other in zip(found, wanted, strict=True):
+        assert other is not None and one.shape == other.shape
+        # Eight bits of mantissa.
+        assert (one.double() - other).abs().max() <= 0.02 * other.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("layer", "machine"),
+    [
+        (_depthwise(3, 1, 1), BFLOAT16),
+        (_depthwise(2, 2, 0), BFLOAT16),
+        (_depthwise(5, 2, 2), FLOAT32),
+        (nn.Conv2d(CHANNELS, CHANNELS, 5, 2, 2), BFLOAT16),
+        (nn.Conv2d(CHANNELS, 2 * CHANNELS, 5, 2, 2, groups=CHANNELS), BFLOAT16),
+        (nn.Conv2d(CHANNELS, CHANNELS, 5, 2, "valid", groups=CHANNELS), BFLOAT16),
+        (nn.Conv2d(CHANNELS, CHANNELS, (3, 5), 2, 1, groups=CHANNELS), BFLOAT16),
+        (nn.Conv2d(CHANNELS, CHANNELS, 5, 2, 2, dilation=2, groups=CHANNELS), BFLOAT16),
+    ],
+    ids=["small", "even", "float32", "dense", "multiplied", "named", "oblong", "dilated"],
+)
+def test_other_layers_stay_as_they_are(layer: nn.Conv2d, machine: Machine) -> None:
+    with quick_depthwise(layer, machine):
+        assert "_conv_forward" not in vars(layer)
+
+
+def test_layers_have_their_own_forward_again() -> None:
+    layer = _depthwise(5, 2, 2)
+    with pytest.raises(KeyboardInterrupt), quick_depthwise(layer, BFLOAT16):
+        assert "_conv_forward" in vars(layer)
+        raise KeyboardInterrupt
+    assert "_conv_forward" not in vars(layer)
+
+
+def test_evaluation_within_is_that_without() -> None:
+    layer = _depthwise(5, 2, 2)
+    images = torch.randn(2, CHANNELS, 8, 8)
+    with torch.inference_mode():
+        plain = layer(images)
+        with quick_depthwise(layer, BFLOAT16):
+            assert torch.equal(layer(images), plain)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small", "convnext_tiny"])
+def test_a_net_has_the_gradients_it_had(name: str) -> None:
+    if name not in MODELS:
+        pytest.fail(f"{name} is no model any more")
+    torch.manual_seed(0)
+    architecture = Architecture(name=name, arguments={"width": 1.0})
+    mean_std = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    model = build_model(architecture, input_shape=(3, 64, 64), num_classes=10, **mean_std)
+    model.to(memory_format=torch.channels_last).eval()  # without drawn branches and dropout
+    images = torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    plain = _gradients(model, images)
+    with quick_depthwise(model, BFLOAT16):
+        assert any("_conv_forward" in vars(module) for module in model.modules())
+        quick = _gradients(model, images)
+    norm = torch.cat([grad.flatten() for grad in plain[2:]]).norm()
+    apart = torch.cat([(a - b).flatten() for a, b in zip(plain[2:], quick[2:], strict=True)]).norm()
+    assert apart <= 0.02 * norm
