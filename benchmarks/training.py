@@ -1,6 +1,6 @@
 """Training beside other trainers, one table: `make bench-train`.
 
-    python -m benchmarks.training                  # everything, some hours: accuracy trains a lot
+    python -m benchmarks.training                  # everything, about an hour
     python -m benchmarks.training overhead         # what a trainer adds to a step
     python -m benchmarks.training cpu_step         # images/s of our step against a plain one
     python -m benchmarks.training ddp              # two processes against one
@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def _accuracy() -> list[Row]:
     found = [name for name in RECIPES if (PROJECT / "recipes" / f"{name}.yaml").is_file()]
-    return [row for name in found for row in accuracy.measure(name)]
+    return [row for name in found for row in accuracy.measure(name, whole=False)]
 
 
 PARTS: dict[str, Callable[[], list[Row]]] = {

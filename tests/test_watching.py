@@ -1,6 +1,7 @@
 """Facts about what is written down while a model trains."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from imagemill.params import LoadingParams, Params, WatchParams
 from imagemill.train.job import prepare, publish
 from imagemill.train.launch import train_processes
 from imagemill.train.loop import fit
+from imagemill.train.machine import Machine
 from imagemill.train.progress import Progress
 from imagemill.train.ranks import ALONE
 from imagemill.train.watching.norms import Look
@@ -45,6 +47,7 @@ def watched(
     norms_every: int | None = 2,
     profile_steps: int | None = None,
     tensorboard: bool = True,
+    apart: bool = False,
     checkpoints: Path | None = None,
     report=lambda progress: None,
 ) -> torch.nn.Module:
@@ -67,6 +70,7 @@ def watched(
             board=root / "board",
             trace=root / "trace.json",
             activations=True,
+            apart=apart,
             waiting=waiting(),
             say=lambda sentence: None,
         ),
@@ -105,6 +109,35 @@ def test_an_activation_norm_is_the_root_mean_square_of_a_layers_output() -> None
     assert look.activations == {
         "last": pytest.approx(float(outputs.detach().square().mean().sqrt()))
     }
+
+
+def test_a_pass_apart_sees_the_same_and_changes_nothing() -> None:
+    """Neither running statistics nor the draws of what comes after."""
+    model, images = fresh().train(), torch.rand(4, 1, 12, 12)
+    model.add_module("dropped", torch.nn.Dropout())
+    machine = Machine(CPU, torch.float32, channels_last=False)
+    within, apart = Look(ALONE), Look(ALONE, apart=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(0)
+    apart.at_images(model, images, machine)
+    after = torch.rand(1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+    Look(ALONE).at_images(model, images, machine)
+    with within.at_activations(model):
+        model(images)
+    assert apart.activations == within.activations != {}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_is_looked_at_too(shards: Path) -> None:
+    """Curves of activations, and the weights it has without them."""
+    compiled = settings(epochs=1, compile=True)
+    seen = watched(shards, compiled, norms_every=2, apart=True).state_dict()
+    assert curve(shards, "train/activation_norm") == [4]
+    plain = watched(shards, compiled, norms_every=None, apart=True).state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in seen.items())
 
 
 def test_watching_changes_no_weight(shards: Path) -> None:

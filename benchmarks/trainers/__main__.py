@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.trainers.cases import CASES, RATE
 from benchmarks.trainers.meter import EnoughError
-from benchmarks.trainers.work import BATCH, WORKS, Tensors, no_augmentation, params
+from benchmarks.trainers.work import WORKS, Tensors, no_augmentation, params
 from imagemill.train.loop import fit
 from imagemill.train.machine import choose_machine, keep_freed_memory, pin_to_core
 from imagemill.train.ranks import Ranks
@@ -30,7 +30,7 @@ def main(case: str, net: str, threads: int, seconds: float) -> None:
     """Train until the time is over."""
     torch.set_num_threads(threads)
     model = WORKS[net].model()
-    clock = _Clock(model, seconds)
+    clock = _Clock(model, seconds, WORKS[net].batch)
     try:
         if case == DDP:
             _ddp(model, net, threads)
@@ -48,8 +48,8 @@ def main(case: str, net: str, threads: int, seconds: float) -> None:
 class _Clock:
     """Stops a training after so many seconds, seen from inside its net."""
 
-    def __init__(self, net: nn.Module, seconds: float) -> None:
-        self._seconds, self._seen = seconds, 0
+    def __init__(self, net: nn.Module, seconds: float, batch: int) -> None:
+        self._seconds, self._batch, self._seen = seconds, batch, 0
         self._start = self._cpu = 0.0
         self.told: dict[str, float] = {}
         net.register_forward_pre_hook(self._mark)
@@ -64,7 +64,7 @@ class _Clock:
             self._start, self._cpu = time.monotonic(), time.process_time()
         elif self._seen > WARM_UP and time.monotonic() - self._start >= self._seconds:
             self.told = {
-                "images": (self._seen - WARM_UP) * BATCH,
+                "images": (self._seen - WARM_UP) * self._batch,
                 "cpu_seconds": time.process_time() - self._cpu,
                 "seconds": time.monotonic() - self._start,
             }
@@ -75,7 +75,13 @@ def _ddp(model: nn.Module, net: str, threads: int) -> None:
     keep_freed_memory()
     local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     pin_to_core(local_rank, local_world)
-    train = params(learning_rate=RATE, threads=threads, strategy="ddp", processes=local_world)
+    train = params(
+        learning_rate=RATE,
+        batch_size=WORKS[net].batch,
+        threads=threads,
+        strategy="ddp",
+        processes=local_world,
+    )
     machine = choose_machine(train, local_rank=local_rank)
     torch.distributed.init_process_group("gloo")
     fit(

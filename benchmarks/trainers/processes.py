@@ -14,6 +14,7 @@ from benchmarks.trainers.work import PROJECT, WORKS
 ROUNDS, SECONDS = 3, 10.0
 PLAIN, OURS = "plain loop, float32, NCHW", "imagemill, freed memory kept"
 STEP_NETS = ("seed_mnist", "resnet20", "efficientnet_lite0")
+DDP_NETS = ("resnet18", "resnet18_256")
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,15 @@ def cpu_step() -> list[Row]:
 
 def ddp() -> list[Row]:
     """Two pinned processes of a thread each, against one process of one and of two threads."""
-    WORKS["resnet18"].opened()
+    return [row for net in DDP_NETS for row in _against_one(net)]
+
+
+def _against_one(net: str) -> list[Row]:
+    WORKS[net].opened()
     found: dict[str, list[Rate]] = {}
     for _ in range(ROUNDS):
         for name, ranks, threads in (("1 x 1", 1, 1), ("1 x 2", 1, 2), ("2 x 1", 2, 1)):
-            found.setdefault(name, []).append(_ranks("resnet18", ranks, threads))
+            found.setdefault(name, []).append(_ranks(net, ranks, threads))
     rates = {
         name: statistics.median(rate.per_second for rate in rates) for name, rates in found.items()
     }
@@ -69,13 +74,13 @@ def ddp() -> list[Row]:
         two.per_cpu_second / one.per_cpu_second
         for one, two in zip(found["1 x 1"], found["2 x 1"], strict=True)
     )
-    one, threads, two = rates["1 x 1"], rates["1 x 2"], rates["2 x 1"]
-    name = "resnet18 at 32 px"
+    one, threaded, two = rates["1 x 1"], rates["1 x 2"], rates["2 x 1"]
+    name = f"{WORKS[net].net} at {WORKS[net].size} px, {WORKS[net].batch} images a step"
     return [
         Row(f"{name}: 1 process of 1 thread", one, "images/s"),
-        Row(f"{name}: 1 process of 2 threads", threads, "images/s").against("1 thread", one),
+        Row(f"{name}: 1 process of 2 threads", threaded, "images/s").against("1 thread", one),
         Row(f"{name}: ddp, 2 pinned processes", two, "images/s").against("1 thread", one),
-        Row(f"{name}: ddp, 2 pinned processes", two, "images/s").against("2 threads", threads),
+        Row(f"{name}: ddp, 2 pinned processes", two, "images/s").against("2 threads", threaded),
         Row(f"{name}: ddp, 2 processes, by CPU time", both, "times 1 thread"),
     ]
 

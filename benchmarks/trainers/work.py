@@ -22,7 +22,6 @@ from imagemill.params import AugmentParams, TrainParams, read_params
 from imagemill.records import Architecture, publishing_folder
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-BATCH = 128
 CLASSES = 10
 
 
@@ -67,12 +66,14 @@ class Work:
     net: A name in NETS.
     channels, size: Of an image.
     images: How many there are.
+    batch: Images of a step, over all processes.
     """
 
     net: str
     channels: int
     size: int
     images: int
+    batch: int = 128
 
     def model(self) -> nn.Module:
         """The net before its first step, the same each time."""
@@ -95,13 +96,14 @@ WORKS = {
     "seed_mnist": Work("seed_mnist", channels=1, size=28, images=12_800),
     "resnet20": Work("resnet20", channels=3, size=32, images=12_800),
     "resnet18": Work("resnet18", channels=3, size=32, images=12_800),
+    "resnet18_256": Work("resnet18", channels=3, size=32, images=12_800, batch=256),
     "efficientnet_lite0": Work("efficientnet_lite0", channels=3, size=96, images=2_560),
 }
 
 
 def params(**changes: object) -> TrainParams:
     """What we ship, for these works."""
-    shipped = {"batch_size": BATCH, "epochs": 10_000, "label_smoothing": 0.0, "warmup": 0.1}
+    shipped = {"epochs": 10_000, "label_smoothing": 0.0, "warmup": 0.1}
     return read_params(PROJECT).train.model_copy(update=shipped | changes)
 
 
@@ -120,13 +122,15 @@ class Tensors:
         images = work.opened()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         pixels = torch.from_numpy(images.take(np.arange(len(images)))).permute(0, 3, 1, 2)
+        self._batch = work.batch
         self._images_NCHW = pixels.to(torch.float32, memory_format=layout).div_(255)
         self._targets_N = torch.from_numpy(np.array(images.targets_N))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             order_N = torch.randperm(len(self._targets_N))
-            for batch_B in order_N[: len(order_N) // BATCH * BATCH].split(BATCH):
+            whole = len(order_N) // self._batch * self._batch
+            for batch_B in order_N[:whole].split(self._batch):
                 yield self._images_NCHW[batch_B], self._targets_N[batch_B]
 
 

@@ -88,8 +88,10 @@ class Stepper:
                 global batch's mean; 0 on a rank whose image counts for nothing.
             fewest: Images of the rank that has fewest, so that all compute in as many parts.
             rate: Learning rate.
-            look: Measures gradients, if this step is looked at.
+            look: Measures gradients, and activations apart, if this step is looked at.
         """
+        if look is not None:
+            look.at_images(self.model, images_BCHW, self.machine)
         self.strategy.begin_step(counted=share > 0)
         set_rate(self.optimizer, rate)
         for parameter in self._parameters:  # a fifth of what zero_grad takes

@@ -238,11 +238,14 @@ def _wanted(job: Job, images: SplitImages, say: Callable[[str], None]) -> Wanted
         crop=images.crop is not None,
         decoded_bytes=len(images) * math.prod(images.input_shape),
     )
+    # Rank 0 looks alone: where its layers talk to other ranks, it cannot go through them apart.
+    talks = job.train.strategy == "fsdp" or job.train.synchronise_norms
     return Wanted(
         settings=job.train.watch,
         board=job.board,
         trace=job.trace,
-        activations=not job.train.compile,
+        activations=not (job.train.compile and talks),
+        apart=bool(job.train.compile),
         waiting=waiting,
         say=say,
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from imagemill.train.machine import Machine
 from imagemill.train.ranks import Ranks
 
 
@@ -20,10 +21,15 @@ class Look:
 
     gradients: Parameter -> Euclidean norm of its gradient for the global batch, before clipping.
     activations: Layer -> root mean square of what it puts out, on this rank.
+
+    Args:
+        ranks: This process among those that train.
+        apart: Look at activations in a forward pass of their own, which changes nothing; else
+            whoever takes the step puts `at_activations` around it.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
+    def __init__(self, ranks: Ranks, *, apart: bool = False) -> None:
+        self._ranks, self._apart = ranks, apart
         self._seen: dict[str, list[Tensor]] = {}
         self.gradients: dict[str, float] = {}
 
@@ -48,6 +54,20 @@ class Look:
             norms_P = self._ranks.summed(norms_P.square()).sqrt()
         told = (norms_P / scale).tolist()
         self.gradients = {name: norm for (name, _), norm in zip(named, told, strict=True)}
+
+    def at_images(self, model: nn.Module, images_BCHW: Tensor, machine: Machine) -> None:
+        """Before the step: the pass apart, if one is wanted."""
+        if not self._apart:
+            return
+        moving = {name: value.clone() for name, value in model.named_buffers()}
+        devices = [images_BCHW.device] if images_BCHW.is_cuda else []
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices),
+            machine.autocast(),
+            self.at_activations(model),
+        ):
+            torch.func.functional_call(model, moving, (images_BCHW,))
 
     @contextmanager
     def at_activations(self, model: nn.Module) -> Iterator[None]:

@@ -34,7 +34,8 @@ class Wanted:
     settings: `train.watch`.
     board: Folder of the event files.
     trace: The profiler's trace.
-    activations: Whether layers can be looked into; torch.compile has them in one piece.
+    activations: Whether layers are looked into.
+    apart: In a forward pass of their own, since torch.compile has the step's in one piece.
     waiting: Judges the time spent waiting for images.
     say: Told what a person should hear at once.
     """
@@ -45,6 +46,7 @@ class Wanted:
     activations: bool
     waiting: Waiting
     say: Callable[[str], None]
+    apart: bool = False
 
 
 class Watch:
@@ -131,9 +133,10 @@ class Watch:
 
     @contextmanager
     def _looking(self, step: int) -> Iterator[Look]:
-        look = Look(self._ranks)
         sees = self._wanted is not None and self._wanted.activations
-        with look.at_activations(self._model) if sees else _NOTHING:
+        apart = self._wanted is not None and self._wanted.apart
+        look = Look(self._ranks, apart=sees and apart)
+        with look.at_activations(self._model) if sees and not apart else _NOTHING:
             yield look
         if self._wanted is None:
             return
