@@ -109,7 +109,9 @@ def _by_filters(grad: Tensor, images: Tensor, filters: Tensor, stride: int, padd
     seen = [(size - 1) * stride + _TILE for size in grad.shape[2:]]  # by a tap's tile: pixels
     tall, wide = (_TILE * (tiles - 1) + size for size in seen)
     height, width = images.shape[2:]
-    padded = F.pad(images, (padding, wide - padding - width, padding, tall - padding - height))
+    padded = images
+    if padding or (height, width) != (tall, wide):  # F.pad copies where there is nothing to add too
+        padded = F.pad(images, (padding, wide - padding - width, padding, tall - padding - height))
     taps = filters.new_empty(channels, 1, _TILE * tiles, _TILE * tiles)
     for top in range(0, _TILE * tiles, _TILE):
         for left in range(0, _TILE * tiles, _TILE):
