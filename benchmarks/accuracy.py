@@ -61,7 +61,7 @@ def _measure(recipe: str, clone: Path, seeds: Sequence[int], *, whole: bool) -> 
     _run(["imagemill", "scan"], clone)
     results = []
     for number, seed in enumerate(seeds):
-        _set(clone, seed, base_alone=number > 0 or not whole)
+        _set(clone, seed, base_alone=number > 0 or not whole, corrupts=whole)
         results.append(_run_stages(clone, [] if whole else ["evaluate"]))
     top1 = [result["top1"] for result in results]
     cpu = [result["training_cpu_seconds"] for result in results]
@@ -79,11 +79,13 @@ def _measure(recipe: str, clone: Path, seeds: Sequence[int], *, whole: bool) -> 
     return rows
 
 
-def _set(clone: Path, seed: int, *, base_alone: bool) -> None:
+def _set(clone: Path, seed: int, *, base_alone: bool, corrupts: bool) -> None:
     document = read_yaml(clone / PARAMS_FILE)
     document["train"]["seed"] = seed
     if base_alone:
         document["compress"]["variants"] = {"int8": document["compress"]["variants"]["int8"]}
+    if not corrupts:
+        document["evaluate"]["corruption_images"] = 0
     # YAML reads JSON.
     (clone / PARAMS_FILE).write_text(json.dumps(document), encoding="utf-8")
 

@@ -76,8 +76,8 @@ def _ddp(model: nn.Module, net: str, threads: int) -> None:
     local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     pin_to_core(local_rank, local_world)
     train = params(
+        WORKS[net],
         learning_rate=RATE,
-        batch_size=WORKS[net].batch,
         threads=threads,
         strategy="ddp",
         processes=local_world,

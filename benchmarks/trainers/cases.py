@@ -57,7 +57,7 @@ def imagemill(
 ) -> None:
     """Our loop with its loader, ledger, rate and accuracy, as the stage `train` runs it."""
     del data
-    train = params(learning_rate=RATE, precision=precision, batch_size=work.batch)
+    train = params(work, learning_rate=RATE, precision=precision)
     images = work.opened()
     with tempfile.TemporaryDirectory() as folder:
         waiting = Waiting(images.loading, is_cached=True, crop=False, decoded_bytes=0)

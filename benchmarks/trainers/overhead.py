@@ -11,7 +11,8 @@ import os
 import statistics
 import sys
 import warnings
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,12 +37,16 @@ COMPARED = (
 def measure() -> list[Row]:
     """A row a trainer: milliseconds a step over the bare loop."""
     keep_freed_memory()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     logging.disable()
     warnings.simplefilter("ignore")
     # Trainers speak to the terminal; the real one is for the table.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with (
+        _on_one_core(),
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
         slices = _slices()
     bare = slices.pop(REFERENCE)
     rows = [Row(f"step of the {REFERENCE}, tiny net", statistics.median(bare), "CPU ms")]
@@ -51,6 +56,17 @@ def measure() -> list[Row]:
         row = Row(f"added to a step by {case}", added, "CPU ms")
         rows.append(row.against(REFERENCE, statistics.median(bare)))
     return rows
+
+
+@contextmanager
+def _on_one_core() -> Iterator[None]:
+    """What comes after, and the processes it starts, has all of them again."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _slices() -> dict[str, list[float]]:

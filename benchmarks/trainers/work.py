@@ -101,9 +101,16 @@ WORKS = {
 }
 
 
-def params(**changes: object) -> TrainParams:
-    """What we ship, for these works."""
-    shipped = {"epochs": 10_000, "label_smoothing": 0.0, "warmup": 0.1}
+def params(work: Work, **changes: object) -> TrainParams:
+    """What we ship, for a work: its batch, and its images as large as they are."""
+    shipped = {
+        "input_size": work.size,
+        "resolutions": None,
+        "batch_size": work.batch,
+        "epochs": 10_000,
+        "label_smoothing": 0.0,
+        "warmup": 0.1,
+    }
     return read_params(PROJECT).train.model_copy(update=shipped | changes)
 
 
