@@ -1,6 +1,6 @@
 """Training beside other trainers, one table: `make bench-train`.
 
-    python -m benchmarks.training                  # everything, about an hour
+    python -m benchmarks.training                  # everything, more than an hour
     python -m benchmarks.training overhead         # what a trainer adds to a step
     python -m benchmarks.training cpu_step         # images/s of our step against a plain one
     python -m benchmarks.training ddp              # two processes against one

@@ -1,10 +1,9 @@
 """Gradients of depthwise convolutions in bfloat16 on the CPU, out of kernels that are fast.
 
-oneDNN (3.12, in PyTorch 2.14) has no bfloat16 kernel for the gradient by the
-input of a strided depthwise convolution, nor for that by a filter wider than three: its reference
-code takes up to a hundred times as long as the forward pass, and most of a step of EfficientNet.
-Both are other depthwise convolutions that do have one. What it
-saves is in docs/training.md.
+oneDNN (3.12, in PyTorch 2.14) has no bfloat16 kernel for the gradient by the input of a strided
+depthwise convolution, nor for that by a filter wider than three: its reference code takes up to a
+hundred times as long as the forward pass, and most of a step of EfficientNet. Both are other
+depthwise convolutions that do have one. What it saves is in docs/training.md.
 
 Shapes: N samples, C channels, H W pixels in, P Q pixels out, K the side of a filter.
 """

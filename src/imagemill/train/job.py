@@ -156,7 +156,7 @@ def prepare_pretraining(root: Path, params: Params, origin: Origin) -> Job:
     """
     strategy = "single" if params.train.strategy == "single" else "ddp"
     here = {"strategy": strategy, "asynchronous": None, "nodes": None, "launcher": "torchrun"}
-    train = params.train.model_copy(update=here)
+    train = params.train.model_copy(update=here | {"transfer": None})  # that comes afterwards
     elsewhere = {"transfer", "epochs", "batch_size", "learning_rate", "init_from"}
     said = {
         "train": train.model_dump(mode="json", exclude=_TOPOLOGY | elsewhere),

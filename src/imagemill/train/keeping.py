@@ -15,6 +15,7 @@ from imagemill.loading.plan import Plan
 from imagemill.train.best import Best
 from imagemill.train.checkpoint import (
     Position,
+    Tensors,
     begin_checkpoint,
     checkpoint_of,
     finish_checkpoint,
@@ -25,6 +26,27 @@ from imagemill.train.selection import Selection
 from imagemill.train.state import restore_state, state_tensors
 from imagemill.train.step import Stepper
 from imagemill.train.strategies import Single
+
+
+def save_together(
+    checkpoints: Path, position: Position, tensors: Tensors, strategy: Single, *, keep: int
+) -> None:
+    """Write a checkpoint, all ranks together.
+
+    Args:
+        checkpoints: Their folder.
+        position: Where the training is.
+        tensors: Its state, after the strategy's `settle`.
+        strategy: Knows who writes what.
+        keep: Newest checkpoints to keep.
+    """
+    ranks = strategy.ranks
+    temporary = begin_checkpoint(checkpoints, position.step, makes=ranks.reports)
+    ranks.meet()  # nobody writes before the folder is there
+    strategy.write(temporary, tensors)
+    ranks.meet()  # nor is it given its name before all have written
+    if ranks.reports:
+        finish_checkpoint(checkpoints, position, keep=keep)
 
 
 class Keeper:
@@ -86,13 +108,8 @@ class Keeper:
             best_step=self.best.step,
             best_top1=self.best.top1,
         )
-        temporary = begin_checkpoint(checkpoints, step, makes=self._ranks.reports)
-        self._ranks.meet()  # nobody writes before the folder is there
         tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N), **self._losses()}
-        self._strategy.write(temporary, tensors)
-        self._ranks.meet()  # nor is it given its name before all have written
-        if self._ranks.reports:
-            finish_checkpoint(checkpoints, position, keep=self._keep)
+        save_together(checkpoints, position, tensors, self._strategy, keep=self._keep)
 
     def resume(self, checkpoints: Path) -> tuple[int, float]:
         """Take up the newest checkpoint that is whole.

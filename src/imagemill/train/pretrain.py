@@ -24,15 +24,11 @@ from imagemill.loading.plan import Plan, Share, Step
 from imagemill.models.parts import linear_head_of
 from imagemill.params import PretrainParams
 from imagemill.records import Architecture, write_bytes
-from imagemill.train.checkpoint import (
-    Position,
-    begin_checkpoint,
-    finish_checkpoint,
-    newest_checkpoint,
-)
+from imagemill.train.checkpoint import Position, newest_checkpoint
 from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.initial import initial_model
 from imagemill.train.job import BODY, CHECKPOINTS, SOURCE, Job
+from imagemill.train.keeping import save_together
 from imagemill.train.loop import StoppedError
 from imagemill.train.machine import Machine
 from imagemill.train.optimizers import set_rate
@@ -84,14 +80,10 @@ def pretrain(
     run.beat = beat
     try:
         with quick_depthwise(run.model, machine):
-            run.run(request, report if ranks.reports else _tell_nobody)
+            run.run(request, report)
         run.finish()
     finally:
         run.strategy.close()
-
-
-def _tell_nobody(progress: Progress) -> None:
-    del progress
 
 
 def contrast(projections_VP: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -232,7 +224,8 @@ class _Run:
             if ends_epoch or tally.due():
                 told = tally.take(done, rate, epoch=None, val_top1=None, account=None, measured={})
                 self._check(told)
-                report(told)
+                if self.ranks.reports:
+                    report(told)
             decision = agreement.after(done)
             if decision.save:
                 self._save(done, time.process_time() - start)
@@ -304,14 +297,9 @@ class _Run:
 
     def _save(self, step: int, cpu_seconds: float) -> None:
         self.strategy.settle(self.model, None)
-        folder = self.job.folder / CHECKPOINTS
-        temporary = begin_checkpoint(folder, step, makes=self.ranks.reports)
-        self.ranks.meet()  # nobody writes before the folder is there
-        self.strategy.write(temporary, self._tensors())
-        self.ranks.meet()  # nor is it given its name before all have written
-        if self.ranks.reports:
-            position = Position(step=step, elapsed_cpu_seconds=cpu_seconds)
-            finish_checkpoint(folder, position, keep=self.train.keep_checkpoints)
+        position = Position(step=step, elapsed_cpu_seconds=cpu_seconds)
+        folder, keep = self.job.folder / CHECKPOINTS, self.train.keep_checkpoints
+        save_together(folder, position, self._tensors(), self.strategy, keep=keep)
 
     def _resumed(self) -> tuple[int, float]:
         """First step to take, and CPU seconds spent before."""
