@@ -1,5 +1,6 @@
 """Small trainings by every strategy, and what they end with."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +142,13 @@ def run(
 def run_each(ranks: Ranks, runs: Sequence[Run]) -> list[Ended]:
     """Several trainings, one after another, by the same processes."""
     return [run(ranks, **each) for each in runs]
+
+
+def run_each_apart(ranks: Ranks, runs: Sequence[Run]) -> list[Ended]:
+    """The same under a system that has no memory without a name for several processes."""
+    if hasattr(os, "memfd_create"):
+        del os.memfd_create  # of this process
+    return run_each(ranks, runs)
 
 
 class KilledError(Exception):

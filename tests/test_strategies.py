@@ -17,7 +17,7 @@ import torch
 from kill_training import killed_alone, killed_ranks, whole
 from made_shards import make_shards
 from rank_groups import together
-from strategy_runs import STRATEGIES, Ended, Run, run, run_each, settings
+from strategy_runs import STRATEGIES, Ended, Run, run, run_each, run_each_apart, settings
 from torch import Tensor, nn
 
 from imagemill.models import build_model
@@ -84,6 +84,18 @@ def test_every_strategy_gives_the_weights_of_one_process(
         for other in others:
             for name, value in first[number].weights.items():
                 assert torch.equal(other[number].weights[name], value), name
+
+
+def test_ranks_without_common_memory_give_the_weights_of_one_process(
+    root: Path, alone: Callable[[str], Ended]
+) -> None:
+    """As on several machines: torch's own all-reduce, with accumulation, and norms in step."""
+    cases = ("shaped", "norms")
+    runs = [Run(root=root, strategy="ddp", case=case) for case in cases]
+    first, second = together(2, root, run_each_apart, runs)
+    for case, one, other in zip(cases, first, second, strict=True):
+        assert_same(one, alone(case), case)
+        assert all(torch.equal(other.weights[name], one.weights[name]) for name in one.weights)
 
 
 # Checkpoints on another topology -------------------------------------------------------------

@@ -49,7 +49,8 @@ class Ranks:
         """Rank 0's values, on all ranks, in place."""
         if self.world > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                if tensor.numel():
+                    torch.distributed.broadcast(tensor, 0)
 
 
 def own_part(tensor: Tensor) -> Tensor:

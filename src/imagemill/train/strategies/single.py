@@ -91,7 +91,7 @@ class Single:
         """Running statistics, and their averages, become those of rank 0."""
         buffers = dict(model.named_buffers())
         averages = [ema.tensors[name] for name in buffers if name in ema.tensors] if ema else []
-        self.ranks.share_first([value for value in buffers.values() if value.numel()] + averages)
+        self.ranks.share_first([*buffers.values(), *averages])
 
     def write(self, folder: Path, tensors: Tensors) -> None:
         """Write a checkpoint's tensors into a folder; called on all ranks, after `settle`."""
