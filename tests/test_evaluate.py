@@ -57,6 +57,13 @@ def test_a_view_moves_by_one_pixel_and_repeats_the_edge(
     assert VIEWS[view](IMAGE)[0, 0].tolist() == expected
 
 
+def test_a_view_of_a_large_image_moves_by_a_32nd_of_its_side() -> None:
+    """Three of 96 pixels."""
+    image = np.arange(96, dtype=np.float32).repeat(96).reshape(1, 1, 96, 96)
+    assert VIEWS["down"](image)[0, 0, :5, 0].tolist() == [0, 0, 0, 0, 1]
+    assert VIEWS["left"](image.swapaxes(2, 3))[0, 0, 0, :2].tolist() == [3, 4]
+
+
 def test_views_are_asked_in_one_call_and_averaged_as_probabilities() -> None:
     """Two views of two images are one batch of four; their probabilities are averaged."""
     images = np.random.default_rng(0).random((2, 1, 3, 3), dtype=np.float32)

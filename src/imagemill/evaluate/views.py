@@ -22,13 +22,19 @@ def shifted(images_BCHW: Images, *, down: int, right: int) -> Images:
     return images_BCHW[:, :, rows[:, None], columns]
 
 
+def _moved(images_BCHW: Images, *, down: int, right: int) -> Images:
+    """Moved by a 32nd of the side, at least a pixel: less would show a large image unchanged."""
+    step = max(1, round(images_BCHW.shape[2] / 32))
+    return shifted(images_BCHW, down=down * step, right=right * step)
+
+
 VIEWS: dict[str, Callable[[Images], Images]] = {
     "identity": lambda images_BCHW: images_BCHW,
     "mirror": lambda images_BCHW: images_BCHW[..., ::-1],
-    "up": lambda images_BCHW: shifted(images_BCHW, down=-1, right=0),
-    "down": lambda images_BCHW: shifted(images_BCHW, down=1, right=0),
-    "left": lambda images_BCHW: shifted(images_BCHW, down=0, right=-1),
-    "right": lambda images_BCHW: shifted(images_BCHW, down=0, right=1),
+    "up": lambda images_BCHW: _moved(images_BCHW, down=-1, right=0),
+    "down": lambda images_BCHW: _moved(images_BCHW, down=1, right=0),
+    "left": lambda images_BCHW: _moved(images_BCHW, down=0, right=-1),
+    "right": lambda images_BCHW: _moved(images_BCHW, down=0, right=1),
 }
 
 

@@ -15,8 +15,8 @@ class EvaluateParams(Section):
 
     views: tuple[Literal["identity", "mirror", "up", "down", "left", "right"], ...] = Field(
         min_length=1,
-        description="Test-time views whose probabilities are averaged; shifts are one pixel. "
-        "[identity] is plain prediction. Latency counts all of them.",
+        description="Test-time views whose probabilities are averaged; shifts are a 32nd of "
+        "the side, at least a pixel. [identity] is plain prediction. Latency counts all of them.",
     )
     calibration_bins: Positive = Field(description="Equal-width confidence bins of ECE.")
     threads: Positive = Field(description="Threads of every runtime while it is timed.")
