@@ -30,6 +30,7 @@ from imagemill.models.fast import FastCifar
 from imagemill.models.inception import AUXILIARY_WEIGHT, _Auxiliary
 from imagemill.models.layers import BranchNorm
 from imagemill.models.pin import Cost, cost_of, read_pinned
+from imagemill.models.shortcut import PaddedShortcut
 from imagemill.records import Architecture, ModelCard, sha256_of_file
 
 PINNED = read_pinned()
@@ -481,3 +482,21 @@ def test_whitening_leaves_out_what_varies_least() -> None:
         variances[-network.DIRECTIONS :].sum().item(), rel=1e-3
     )
     assert FastCifar(Shape(1, 32, 10), Arguments(1.0, 0.0, 0.0)).whitening.out_channels == 2 * 4
+
+
+def test_a_padded_shortcut_keeps_the_layout_forwards_and_backwards() -> None:
+    """The same numbers in both layouts, and gradients that lie as the features do."""
+    torch.manual_seed(0)
+    given = torch.randn(2, 4, 6, 6)
+    wanted = torch.randn(2, 8, 3, 3)
+    found: list[list[torch.Tensor]] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        features = given.to(memory_format=layout).requires_grad_().clone()
+        gradients: list[torch.Tensor] = []
+        features.register_hook(gradients.append)  # as it comes; a leaf's is laid out anew
+        output = PaddedShortcut(4, 8, stride=2)(features)
+        output.backward(wanted.to(memory_format=layout))
+        found.append([output, *gradients])
+        assert all(value.is_contiguous(memory_format=layout) for value in found[-1])
+    for plain, channels_last in zip(*found, strict=True):
+        assert torch.equal(plain, channels_last)

@@ -99,8 +99,8 @@ class _InvertedResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = features
         if self.widens:
-            inner = F.relu6(self.norm1(self.widening(inner)))
-        inner = F.relu6(self.norm2(self.depthwise(inner)))
+            inner = F.relu6(self.norm1(self.widening(inner)), inplace=True)
+        inner = F.relu6(self.norm2(self.depthwise(inner)), inplace=True)
         inner = self.norm3(self.narrowing(inner))
         added: Tensor = inner + features if self.is_added else inner
         return added
@@ -141,8 +141,8 @@ class EfficientNetLite(nn.Module):
         self.head = Head(_TOP, shape.num_classes, arguments.dropout)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        features = self.blocks(F.relu6(self.norm(self.stem(images_BCHW))))
-        features = F.relu6(self.top_norm(self.top(features)))
+        features = F.relu6(self.norm(self.stem(images_BCHW)), inplace=True)
+        features = F.relu6(self.top_norm(self.top(self.blocks(features))), inplace=True)
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
 

@@ -25,8 +25,9 @@ class _Residual(nn.Module):
         self.shortcut = PaddedShortcut(channels_in, channels_out, stride)
 
     def forward(self, features: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.convolution1(features)))
-        return F.relu(self.norm2(self.convolution2(inner)) + self.shortcut(features))
+        inner = F.relu(self.norm1(self.convolution1(features)), inplace=True)
+        branch: Tensor = self.norm2(self.convolution2(inner))
+        return F.relu(branch.add_(self.shortcut(features)), inplace=True)
 
 
 class CifarResNet(nn.Module):
@@ -65,6 +66,6 @@ class CifarResNet(nn.Module):
         return build
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        features = self.blocks(F.relu(self.norm(self.convolution(images_BCHW))))
-        logits: Tensor = self.head(features.mean((2, 3)))
+        features = F.relu(self.norm(self.convolution(images_BCHW)), inplace=True)
+        logits: Tensor = self.head(self.blocks(features).mean((2, 3)))
         return logits
