@@ -115,11 +115,11 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
         if "step" not in line:
             return  # a note
         day.steps.append(line["step"])
+        if not hits or line["step"] <= hits[0][0]:
+            return
         # Far enough behind a checkpoint that going back to it, and not to the beginning, shows.
         will_show = EPOCH < saved_step(job) < line["step"] - 2 * EPOCH
-        if not hits or line["step"] <= hits[0][0] or not will_show:
-            return
-        if len(found := workers()) > hits[0][2]:
+        if will_show and len(found := workers()) > hits[0][2]:
             _, number, rank = hits.pop(0)
             day.pids.append(found[rank].pid)
             os.kill(found[rank].pid, number)

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width, K classes, V views.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ def _moved(images_BCHW: Images, *, down: int, right: int) -> Images:
 VIEWS: dict[str, Callable[[Images], Images]] = {
     "identity": lambda images_BCHW: images_BCHW,
     "mirror": lambda images_BCHW: images_BCHW[..., ::-1],
-    "up": lambda images_BCHW: _moved(images_BCHW, down=-1, right=0),
-    "down": lambda images_BCHW: _moved(images_BCHW, down=1, right=0),
-    "left": lambda images_BCHW: _moved(images_BCHW, down=0, right=-1),
-    "right": lambda images_BCHW: _moved(images_BCHW, down=0, right=1),
+    "up": partial(_moved, down=-1, right=0),
+    "down": partial(_moved, down=1, right=0),
+    "left": partial(_moved, down=0, right=-1),
+    "right": partial(_moved, down=0, right=1),
 }
 
 

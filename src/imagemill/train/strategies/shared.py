@@ -7,13 +7,13 @@ once and reads the sum once. Shapes: R ranks, P values of all gradients, T tenso
 import mmap
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from imagemill.train.ranks import Ranks
+from imagemill.train.strategies.vectors import length, views, write_gradient
 
 _DTYPE = torch.float32
 _NAME = "imagemill-gradients-{token}"
@@ -42,26 +42,25 @@ class SharedSum:
     def __init__(
         self,
         memory: mmap.mmap,
-        parameters: Sequence[nn.Parameter],
+        parameters: list[nn.Parameter],
         ranks: Ranks,
         *,
         changed: bool,
     ) -> None:
         self._parameters, self._ranks, self._changed = parameters, ranks, changed
-        count, world = _count(parameters), ranks.world
+        count, world = length(parameters), ranks.world
         values = torch.frombuffer(memory, dtype=_DTYPE, count=(world + 1) * count)
         *self._gradients_P, self._sum_P = torch.split(values, count)
         self._part = slice(count * ranks.rank // world, count * (ranks.rank + 1) // world)
-        self._written_T = _views(self._gradients_P[ranks.rank], parameters)
-        self._read_T = _views(self._sum_P, parameters)
+        self._read_T = views(parameters, self._sum_P)
         self._there_RT = torch.frombuffer(memory, dtype=torch.bool, offset=values.nbytes).view(
             world, len(parameters)
         )
 
     @staticmethod
-    def bytes_of(parameters: Sequence[nn.Parameter], world: int) -> int:
+    def bytes_of(parameters: list[nn.Parameter], world: int) -> int:
         """What it takes: the gradients of all ranks, their sum, and which ones there are."""
-        return (world + 1) * _count(parameters) * _DTYPE.itemsize + world * len(parameters)
+        return (world + 1) * length(parameters) * _DTYPE.itemsize + world * len(parameters)
 
     @torch.no_grad()
     def sum(self) -> None:
@@ -69,11 +68,7 @@ class SharedSum:
         self._there_RT[self._ranks.rank] = torch.tensor(
             [parameter.grad is not None for parameter in self._parameters]
         )
-        for parameter, written in zip(self._parameters, self._written_T, strict=True):
-            if parameter.grad is None:
-                written.zero_()
-            else:
-                written.copy_(parameter.grad)
+        write_gradient(self._parameters, self._gradients_P[self._ranks.rank])
         self._ranks.meet()
         first, *others = (gradient_P[self._part] for gradient_P in self._gradients_P)
         for gradient in others:
@@ -93,10 +88,8 @@ def shared_memory(size_bytes: int, ranks: Ranks) -> mmap.mmap | None:
         size_bytes: How many.
         ranks: More than one; all call this.
     """
-    made, token = -1, secrets.randbits(62)
-    if ranks.reports and hasattr(os, "memfd_create"):
-        made = os.memfd_create(_NAME.format(token=token), os.MFD_CLOEXEC)
-        os.ftruncate(made, size_bytes)
+    token = secrets.randbits(62)
+    made = _made(_NAME.format(token=token), size_bytes) if ranks.reports else -1
     told = torch.tensor([os.getpid(), made, token])
     ranks.share_first([told])
     process, descriptor, token = told.tolist()
@@ -108,28 +101,24 @@ def shared_memory(size_bytes: int, ranks: Ranks) -> mmap.mmap | None:
     return None if is_missed else seen
 
 
+def _made(name: str, size_bytes: int) -> int:
+    """A descriptor of new memory; -1 if the system does not give any."""
+    if not hasattr(os, "memfd_create"):
+        return -1
+    try:
+        made = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(made, size_bytes)
+    except OSError:
+        return -1
+    return made
+
+
 def _seen(path: Path, name: str, size_bytes: int) -> mmap.mmap | None:
     """Another process's memory, if it can be opened and is the one of that name."""
     try:
         if name not in str(path.readlink()):
             return None
-        opened = os.open(path, os.O_RDWR)
+        with path.open("r+b") as stream:
+            return mmap.mmap(stream.fileno(), size_bytes)
     except OSError:
         return None
-    try:
-        return mmap.mmap(opened, size_bytes)
-    finally:
-        os.close(opened)
-
-
-def _count(parameters: Sequence[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
-def _views(values_P: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Views of a vector that lie as the parameters do, so that copies run from end to end."""
-    parts = torch.split(values_P, [parameter.numel() for parameter in parameters])
-    return [
-        part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
-        for part, parameter in zip(parts, parameters, strict=True)
-    ]
