@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -25,7 +26,7 @@ from imagemill.train.losses import LOSSES, Teacher
 from imagemill.train.machine import choose_machine, keep_freed_memory
 from imagemill.train.muon import orthogonalised
 from imagemill.train.optimizers import OPTIMIZERS
-from imagemill.train.progress import Progress
+from imagemill.train.progress import FitResult, Progress
 from imagemill.train.schedules import rate_share
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,8 +63,8 @@ def trained(
     params: Params,
     *,
     report=lambda progress: None,
-    checkpoints: Path | None = None,
-):
+    **others: Any,
+) -> FitResult:
     return fit(
         model,
         images,
@@ -73,7 +74,7 @@ def trained(
         learning_rate=params.train.learning_rate,
         teacher=None,
         report=report,
-        checkpoints=checkpoints,
+        **others,
     )
 
 

@@ -10,6 +10,7 @@ from made_shards import make_shards
 from test_train import REPOSITORY, SHAPE, fresh, settings, train_split, trained, weights_of
 
 from imagemill.augment import compile_policy
+from imagemill.decoding.resizing import antialias
 from imagemill.errors import ParamsError, TrainingError
 from imagemill.loading import open_split
 from imagemill.params import TrainParams, parse_params, read_yaml
@@ -17,6 +18,7 @@ from imagemill.records import SHARD_MANIFEST, Architecture, ShardManifest
 from imagemill.train.best import Best
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
+from imagemill.train.feeding import resized
 from imagemill.train.initial import initial_model
 from imagemill.train.job import base_architecture
 from imagemill.train.judge import top1
@@ -245,6 +247,19 @@ def test_the_net_sees_the_sizes_it_should(shards: Path) -> None:
     assert seen == [8] * 4 + [12] * 4
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_are_those_the_loader_would_make(channels: int) -> None:
+    """Resized with the same kernel, to a level; of the same size they are the same."""
+    images_BHWC = np.random.default_rng(0).integers(0, 256, (3, 32, 32, channels), np.uint8)
+    images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2)
+    assert resized(images_BCHW, 32) is images_BCHW
+    made_BHWC = resized(images_BCHW, 20).permute(0, 2, 3, 1).numpy()
+    expected_BHWC = np.empty((3, 20, 20, channels), np.uint8)
+    for source_HWC, out_hwC in zip(images_BHWC, expected_BHWC, strict=True):
+        antialias(source_HWC, out_hwC)
+    assert np.abs(made_BHWC.astype(int) - expected_BHWC).max() <= 1
+
+
 def test_a_few_steps_of_the_imagenet_recipe(tmp_path: Path) -> None:
     """What it asks for works together: nothing of it has to be changed but the processes."""
     make_shards(tmp_path, size=256, train=6, val=3, test=3)
@@ -300,8 +315,6 @@ def test_patience_is_counted_in_epochs_without_a_gain() -> None:
 
 def test_stopped_early_the_best_epoch_is_kept(shards: Path, tmp_path: Path) -> None:
     """The weights are those of the epoch val liked best, and the epochs after it are few."""
-    from imagemill.train.loop import fit
-
     params = settings(early_stopping={"patience": 2, "min_gain": 0.0}, epochs=50)
     verdicts, seen = iter([0.5, 0.9, 0.7, 0.6]), []
 
@@ -310,20 +323,41 @@ def test_stopped_early_the_best_epoch_is_kept(shards: Path, tmp_path: Path) -> N
         return next(verdicts)
 
     model = fresh()
-    result = fit(
-        model,
-        train_split(shards),
-        train=params.train,
-        augment=params.augment,
-        epochs=50,
-        learning_rate=0.1,
-        teacher=None,
-        report=lambda progress: None,
-        judge=judge,
-        checkpoints=tmp_path / "c",
-    )
+    result = trained(model, train_split(shards), params, judge=judge, checkpoints=tmp_path / "c")
     assert (result.steps, result.best_epoch) == (16, 2)
     assert torch.equal(weights_of(model), seen[1])
+
+
+def test_val_is_looked_at_as_often_as_asked_for(shards: Path) -> None:
+    """Every second epoch and after the last: the lines of the others know no top-1."""
+    params, lines = settings(validate_every=2, epochs=5), []
+    trained(fresh(), train_split(shards), params, report=lines.append, judge=lambda model: 0.5)
+    ends = [line for line in lines if line.epoch_loss is not None]
+    assert [line.val_top1 for line in ends] == [None, 0.5, None, 0.5, 0.5]
+
+
+def test_patience_goes_on_after_a_pause(shards: Path, tmp_path: Path) -> None:
+    """It counts looks at val, those before a checkpoint too."""
+    params = settings(
+        validate_every=2,
+        epochs=50,
+        checkpoint_seconds=1e-6,
+        early_stopping={"patience": 2, "min_gain": 0.0},
+    )
+    verdicts = iter([0.9, 0.7, 0.6])
+
+    def judge(model: torch.nn.Module) -> float:
+        return next(verdicts)
+
+    def cut_off(done: int) -> None:
+        if done == 18:
+            raise KeyboardInterrupt
+
+    images, checkpoints = train_split(shards), tmp_path / "c"
+    with pytest.raises(KeyboardInterrupt):
+        trained(fresh(), images, params, judge=judge, checkpoints=checkpoints, beat=cut_off)
+    result = trained(fresh(), images, params, judge=judge, checkpoints=checkpoints)
+    assert (result.resumed_at, result.steps, result.best_epoch) == (17, 24, 2)
 
 
 def test_a_loss_above_its_ceiling_names_the_images(shards: Path, tmp_path: Path) -> None:

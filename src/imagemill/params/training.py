@@ -23,7 +23,10 @@ class EmaParams(Section):
 class EarlyStoppingParams(Section):
     """Stop when val does not get better, and keep the weights of the best epoch."""
 
-    patience: Positive = Field(description="Epochs without a gain until training stops.")
+    patience: Positive = Field(
+        description="Looks at val (an epoch each, without validate_every) without a gain until "
+        "training stops."
+    )
     min_gain: Fraction = Field(description="Gain of val top-1 that counts as one.")
 
 
@@ -124,6 +127,11 @@ class TrainParams(Section):
         default=None, description="Shares of all steps at which `step` divides the rate by ten."
     )
     ema: EmaParams | None = Field(default=None, description="Average of the weights.")
+    validate_every: Positive | None = Field(
+        default=None,
+        description="Epochs from one look at val to the next; the last one is always "
+        "looked at. Absent: 1.",
+    )
     early_stopping: EarlyStoppingParams | None = Field(
         default=None, description="Stop when val no longer gains."
     )
@@ -266,6 +274,10 @@ class TrainParams(Section):
             return self
         keys = self.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
         return self.model_validate(keys)
+
+    def validates_after(self, epoch: int, epochs: int) -> bool:
+        """Whether val is looked at after an epoch, counted from 1, of so many."""
+        return epoch % (self.validate_every or 1) == 0 or epoch == epochs
 
     def size_at(self, step: int, total_steps: int) -> int:
         """Height and width the net sees at a step, pixels."""

@@ -4,7 +4,7 @@ from imagemill.params import EarlyStoppingParams
 
 
 class Best:
-    """Keeps count of epochs by their top-1 on val.
+    """Keeps count of looks at val, each at the end of an epoch.
 
     Args:
         settings: When to stop; None: never.
@@ -14,10 +14,10 @@ class Best:
         self._settings = settings
         self.top1: float | None = None
         self.step: int | None = None
-        self._stale = 0  # epochs since one that gained
+        self.stale = 0  # looks since one that gained
 
     def take(self, top1: float, step: int) -> bool:
-        """Count an epoch.
+        """Count a look.
 
         Args:
             top1: On val.
@@ -28,9 +28,9 @@ class Best:
         """
         gain = self._settings.min_gain if self._settings else 0.0
         if self.top1 is None or top1 > self.top1 + gain:
-            self.top1, self.step, self._stale = top1, step, 0
+            self.top1, self.step, self.stale = top1, step, 0
             return True
-        self._stale += 1
+        self.stale += 1
         return False
 
     def resume(self, top1: float | None, best_step: int | None, stale: int) -> None:
@@ -38,11 +38,11 @@ class Best:
 
         Args:
             top1, best_step: Of the best epoch before it.
-            stale: Epochs that ended since.
+            stale: Looks since.
         """
-        self.top1, self.step, self._stale = top1, best_step, stale
+        self.top1, self.step, self.stale = top1, best_step, stale
 
     @property
     def is_over(self) -> bool:
         """Whether training should stop."""
-        return self._settings is not None and self._stale >= self._settings.patience
+        return self._settings is not None and self.stale >= self._settings.patience

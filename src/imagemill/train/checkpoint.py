@@ -32,6 +32,7 @@ class Position(Record):
     consumed: str | None = None  # `Ledger.digest_of` of the running epoch; None: no ledger is kept
     best_step: int | None = None  # of the best epoch on val so far, and its top-1
     best_top1: float | None = None
+    stale: int = 0  # looks at val since then
     files: dict[str, str] = Field(default_factory=dict)  # name -> sha256
 
 

@@ -157,7 +157,7 @@ def _learn(
             ema.update(head, step + 1)
         tally.add(taken.loss.item(), taken.hits.item(), count, count, 0.0)
         top1 = None
-        if in_epoch == per_epoch - 1:
+        if in_epoch == per_epoch - 1 and train.validates_after(epoch + 1, train.epochs):
             with ema.in_place(head) if ema else nullcontext():
                 top1 = judged()
                 # Without early stopping it is the last epoch's head that stays.

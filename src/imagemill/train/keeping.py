@@ -107,6 +107,7 @@ class Keeper:
             consumed=self.ledger.digest_of(counts_N) if self.ledger else None,
             best_step=self.best.step,
             best_top1=self.best.top1,
+            stale=self.best.stale,
         )
         tensors = {**self._tensors(), "ledger": torch.from_numpy(counts_N), **self._losses()}
         save_together(checkpoints, position, tensors, self._strategy, keep=self._keep)
@@ -123,9 +124,7 @@ class Keeper:
         folder, position = found
         counts_N: Counts = self._restore(folder)["ledger"].numpy().copy()
         self.accounts = list(position.accounts)
-        if position.best_step is not None:
-            stale = (position.step - position.best_step) // self._plan.steps_per_epoch
-            self.best.resume(position.best_top1, position.best_step, stale)
+        self.best.resume(position.best_top1, position.best_step, position.stale)
         if self.ledger is not None:
             before_C = self._plan.consumed(position.step)
             self.ledger.resume(counts_N, before_C, keep=self._ranks.rank == 0)

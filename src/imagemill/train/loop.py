@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagemill.augment import Policy, compile_policy
@@ -26,7 +25,7 @@ from imagemill.train.best import Best
 from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
-from imagemill.train.feeding import Fed, fed, needed
+from imagemill.train.feeding import Fed, fed, needed, resized
 from imagemill.train.keeping import Keeper
 from imagemill.train.losses import Targets, Teacher
 from imagemill.train.machine import Machine, choose_machine
@@ -85,8 +84,8 @@ def fit(
         learning_rate: Peak of the schedule.
         teacher: Whose outputs to learn beside the labels, if any.
         report: Called about once a second and at the end of each epoch, on rank 0.
-        judge: Top-1 on val, called by all ranks at the end of each epoch; without it training is
-            not stopped early.
+        judge: Top-1 on val, called by all ranks at the end of epochs; without it training is not
+            stopped early.
         ranks: This process among those that train together by `train.strategy`; None: it trains
             alone, whatever the strategy.
         machine: Where to compute; by default chosen from `train`.
@@ -204,7 +203,8 @@ class _Run:
             ends_epoch, is_best = done % self.steps.steps_per_epoch == 0, False
             if ends_epoch or tally.due():
                 account = keeper.settle_epoch() if ends_epoch else None
-                top1 = self._judged(judge) if ends_epoch and judge else None
+                validates = ends_epoch and self._validates_after(done)
+                top1 = self._judged(judge) if judge and validates else None
                 is_best = top1 is not None and keeper.best.take(top1, done)
                 told = tally.take(
                     done,
@@ -297,11 +297,9 @@ class _Run:
         if chosen.rows_K is not None:
             made = made.at(chosen.rows_K)
         moved = torch.from_numpy(made.images_BHWC).to(self.machine.device).permute(0, 3, 1, 2)
+        sized = resized(moved, self.train.size_at(batch.step.number, self.total_steps))
         # Divided as they are: half the time of a conversion and a division.
-        images_BCHW = moved.div(255).contiguous(memory_format=self.machine.memory_format)
-        size = self.train.size_at(batch.step.number, self.total_steps)
-        if size != images_BCHW.shape[-1]:
-            images_BCHW = F.interpolate(images_BCHW, (size, size), mode="area")
+        images_BCHW = sized.div(255).contiguous(memory_format=self.machine.memory_format)
         return images_BCHW, self._targets(made)
 
     def _targets(self, made: Fed) -> Targets:
@@ -330,6 +328,9 @@ class _Run:
             f"(now {self.plan.learning_rate:g}) or lengthen train.warmup; or look at the images "
             f"of this step: {named}{rest}"
         )
+
+    def _validates_after(self, done: int) -> bool:
+        return self.train.validates_after(done // self.steps.steps_per_epoch, self.plan.epochs)
 
     def _judged(self, judge: Judge) -> float:
         self.strategy.settle(self.model, self.ema)

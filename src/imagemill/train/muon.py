@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 # Rates of the other parameters relative to the filters', and their momentum (as in the source).
@@ -62,7 +63,7 @@ class Muon(Optimizer):
     def _turn(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         direction = self._momentum(parameter, parameter.grad, group["momentum"])
         parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-        update = orthogonalised(direction.reshape(len(direction), -1)).view_as(parameter)
+        update = _orthogonal_update(direction)
         parameter.add_(update, alpha=-group["lr"])
 
     def _descend(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
@@ -85,19 +86,40 @@ class Muon(Optimizer):
         return gradient.add(velocity, alpha=momentum)
 
 
+def _orthogonal_update(direction: Tensor) -> Tensor:
+    """Of filters [F, ...]; where they are sharded each rank turns all and keeps its own."""
+    if isinstance(direction, DTensor):
+        update = DTensor.from_local(
+            _orthogonal_update(direction.full_tensor()), direction.device_mesh, [Replicate()]
+        )
+        return update.redistribute(placements=direction.placements)
+    return orthogonalised(direction.reshape(len(direction), -1)).view_as(direction)
+
+
 def orthogonalised(matrix_RC: Tensor, *, steps: int = 3) -> Tensor:
     """The nearest matrix with singular values near 1, by a quintic Newton-Schulz iteration.
 
+    The iterates are polynomials of one Gram matrix times the matrix; so the iteration goes on among
+    square matrices, and the long side is multiplied twice instead of twice a step.
+
     Args:
         matrix_RC: Any real matrix.
-        steps: Iterations; the coefficients are tuned for few.
+        steps: Iterations, 1 or more; the coefficients are tuned for few.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix_RC.shape[0] <= matrix_RC.shape[1]
     x = matrix_RC if wide else matrix_RC.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = x if wide else x.T
+    first = x @ x.T
+    factor = _quintic(first)
+    for _ in range(steps - 1):
+        factor = _quintic(factor @ first @ factor) @ factor
+    result: Tensor = factor @ x if wide else (factor @ x).T
     return result
+
+
+def _quintic(gram_RR: Tensor) -> Tensor:
+    """What a step multiplies a matrix with, from its Gram matrix."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    factor_RR = torch.addmm(gram_RR, gram_RR, gram_RR, beta=b, alpha=c)
+    factor_RR.diagonal().add_(a)
+    return factor_RR
