@@ -16,6 +16,7 @@ from imagemill.energy import EnergyMeter
 from imagemill.errors import IntegrityError
 from imagemill.evaluate import VIEWS, evaluate
 from imagemill.evaluate.cost import BLOCK, Stopwatch, measure_cost
+from imagemill.evaluate.panel import Panel
 from imagemill.evaluate.pictures import draw_confusion
 from imagemill.evaluate.verdict import Standing, dominators, judge
 from imagemill.evaluate.views import averaged, with_views
@@ -80,6 +81,22 @@ def test_views_are_asked_in_one_call_and_averaged_as_probabilities() -> None:
 
 
 # Cost ----------------------------------------------------------------------------------------
+
+
+def test_large_images_are_asked_about_in_parts() -> None:
+    """Five views of 1.4 million pixels: never more than two at once, and the same answers."""
+    images = np.random.default_rng(0).random((5, 1, 1200, 1200), np.float32)
+    seen: list[int] = []
+
+    def predict(some: np.ndarray) -> np.ndarray:
+        seen.append(len(some))
+        return some.mean((1, 2))[:, :3]
+
+    with Panel({"base": predict}, ("identity", "mirror"), threads=1) as panel:
+        told = panel.probabilities(images)["base"]
+    assert seen == [2] * 5
+    shown = with_views(predict, ("identity", "mirror"))
+    assert np.array_equal(told, averaged(shown(images), 2))
 
 
 def test_contestants_are_timed_in_turns(tmp_path: Path) -> None:

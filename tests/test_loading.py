@@ -10,7 +10,15 @@ from made_shards import make_shards, picture
 from imagemill.augment import RandomResizedCrop
 from imagemill.decoding import RESIZES, decode_image, encode_png, has_compiled_part
 from imagemill.errors import IntegrityError, TrainingError
-from imagemill.loading import Ledger, SplitImages, epoch_order, open_split, rank_slice, to_input
+from imagemill.loading import (
+    Ledger,
+    SplitImages,
+    epoch_order,
+    images_at_once,
+    open_split,
+    rank_slice,
+    to_input,
+)
 from imagemill.loading.order import global_batch, num_steps
 from imagemill.params import LoadingParams, read_params
 from imagemill.randomness import key_hashes, uniforms
@@ -53,6 +61,12 @@ def test_input_is_planes_in_unit_range() -> None:
         True,
     )
     assert np.allclose(planes[0].transpose(1, 2, 0) * 255, pixels[0])
+
+
+@pytest.mark.parametrize(("side", "number"), [(32, 500), (96, 348), (224, 64), (5000, 1)])
+def test_large_images_are_shown_to_a_net_in_small_numbers(side: int, number: int) -> None:
+    """So many that they have 3.2 million pixels, one at least."""
+    assert images_at_once(side, side, most=500) == number
 
 
 def test_uniforms_are_uniform() -> None:

@@ -21,7 +21,7 @@ from imagemill.train.ema import Ema
 from imagemill.train.feeding import resized
 from imagemill.train.initial import initial_model
 from imagemill.train.job import base_architecture
-from imagemill.train.judge import top1
+from imagemill.train.judge import _turns, top1
 from imagemill.train.loop import fit
 from imagemill.train.losses import Targets
 from imagemill.train.machine import choose_machine
@@ -374,12 +374,9 @@ def test_a_loss_above_its_ceiling_names_the_images(shards: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_the_judging(world: int, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_judging(world: int) -> None:
     """The hits of all ranks together are those of one, and all take the same number of turns."""
-    from imagemill.train import judge
-
-    monkeypatch.setattr(judge, "_BATCH", 7)
-    turns = [list(judge._turns(30, Ranks(rank, world, NOTHING))) for rank in range(world)]
+    turns = [list(_turns(30, 7, Ranks(rank, world, NOTHING))) for rank in range(world)]
     assert len({len(of_rank) for of_rank in turns}) == 1
     counted = [positions for of_rank in turns for positions, counts in of_rank if counts]
     assert sorted(np.concatenate(counted).tolist()) == list(range(30))

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from imagemill.compress.bench import CARD, GRAPH, WEIGHTS, Bench, save_card, save_float, spread
 from imagemill.compress.checking import believed_runtime
 from imagemill.errors import ParamsError
-from imagemill.loading import SplitImages, to_input
+from imagemill.loading import SplitImages, images_at_once, to_input
 from imagemill.metrics import fitted_temperature, softmax
 from imagemill.params import CalibrateParams
 from imagemill.records import ModelCard
 from imagemill.runtimes import Predictor, open_variant
 
-_BATCH, _PROBES = 256, 32
+_MOST, _PROBES = 256, 32
 _TOLERANCE = 1e-4  # of the largest logit: only the order of operations differs
 
 
@@ -60,7 +60,8 @@ def calibrate(source: Path, target: Path, step: CalibrateParams, bench: Bench) -
 def _logits(
     predict: Predictor, images: SplitImages, positions_N: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    batches = np.split(positions_N, range(_BATCH, len(positions_N), _BATCH))
+    at_once = images_at_once(*images.input_shape[1:], most=_MOST)
+    batches = np.split(positions_N, range(at_once, len(positions_N), at_once))
     return np.concatenate([predict(to_input(images.take(batch_B))) for batch_B in batches])
 
 

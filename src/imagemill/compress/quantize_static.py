@@ -3,7 +3,6 @@
 Shapes: N images, M others, B batch, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagemill.compress.folding import fold_norms
+from imagemill.loading import images_at_once
 from imagemill.metrics import Probabilities, softmax
 from imagemill.runtimes.onnx_export import INPUT
 from imagemill.runtimes.onnx_session import open_session
 
 _BATCH = 64
+# Of a batch that ranges are taken from: all activations of it are kept until it is over.
+_PIXELS = 16 * 224 * 224
 # How far an activation reaches: to the extremes of all images, which one odd image can stretch, or
 # to the mean of the extremes of batches, which cuts that image off. Neither is better for all nets.
 _RANGES: dict[str, dict[str, Any]] = {
@@ -133,10 +135,8 @@ class _Calibration:
     """Hands images over batch by batch, as ONNX Runtime asks for them."""
 
     def __init__(self, images_NCHW: NDArray[np.float32]) -> None:
-        starts = range(0, len(images_NCHW), _BATCH)
-        self._batches: Iterator[NDArray[np.float32]] = (
-            images_NCHW[start : start + _BATCH] for start in starts
-        )
+        at_once = images_at_once(*images_NCHW.shape[2:], most=_BATCH, pixels=_PIXELS)
+        self._batches = iter(np.split(images_NCHW, range(at_once, len(images_NCHW), at_once)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next feed; None after the last."""

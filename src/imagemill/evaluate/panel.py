@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imagemill.evaluate.machine import num_cores
 from imagemill.evaluate.views import averaged, with_views
+from imagemill.loading import images_at_once
 from imagemill.runtimes import Predictor
 
 BATCH = 256
@@ -56,6 +57,17 @@ class Panel:
             images_BCHW: float32 in 0..1.
         """
         waiting = {
-            name: self._pool.submit(predict, images_BCHW) for name, predict in self._shown.items()
+            name: self._pool.submit(self._asked, predict, images_BCHW)
+            for name, predict in self._shown.items()
         }
-        return {name: averaged(told.result(), self._num_views) for name, told in waiting.items()}
+        return {name: told.result() for name, told in waiting.items()}
+
+    def _asked(self, predict: Predictor, images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Large images in parts, for all workers and views take their memory at once."""
+        at_once = images_at_once(*images_BCHW.shape[2:], most=BATCH * self._num_views)
+        part = max(1, at_once // self._num_views)
+        answers = [
+            averaged(predict(images_BCHW[start : start + part]), self._num_views)
+            for start in range(0, len(images_BCHW), part)
+        ]
+        return np.concatenate(answers)

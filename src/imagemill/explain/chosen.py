@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from imagemill.explain.canvas import Shown
 from imagemill.explain.choice import choose, choose_mistakes, pool
-from imagemill.loading import SplitImages, to_input
+from imagemill.loading import SplitImages, images_at_once, to_input
 from imagemill.metrics import softmax
 from imagemill.params import ExplainParams
 from imagemill.runtimes import Predictor
 
-_BATCH = 250
+_MOST = 250  # images asked about at once
 
 
 class Chosen(NamedTuple):
@@ -68,7 +68,8 @@ def choose_images(
     """Ask the model about a pool of images, and choose those to explain."""
     seed = params.seed
     pool_N = pool(test.hashes_N, count=params.test_images, seed=seed)
-    batches = [pool_N[start : start + _BATCH] for start in range(0, len(pool_N), _BATCH)]
+    at_once = images_at_once(*test.input_shape[1:], most=_MOST)
+    batches = np.split(pool_N, range(at_once, len(pool_N), at_once))
     probs_NK = np.concatenate([softmax(predict(to_input(test.take(batch)))) for batch in batches])
     predicted_N = probs_NK.argmax(1)
     about = (test.hashes_N[pool_N], test.targets_N[pool_N], predicted_N)

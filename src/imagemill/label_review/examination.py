@@ -17,7 +17,7 @@ from imagemill.augment import compile_policy
 from imagemill.label_review.candidates import Candidates, read_candidates
 from imagemill.label_review.fold_project import fold_project
 from imagemill.label_review.folds import assign_folds, learnable
-from imagemill.loading import SplitImages, open_split, to_input
+from imagemill.loading import SplitImages, images_at_once, open_split, to_input
 from imagemill.metrics import softmax
 from imagemill.params import Params
 from imagemill.records import MODELS, SHARD_MANIFEST, Architecture, ShardManifest
@@ -29,7 +29,7 @@ from imagemill.train.origin import CHAMPION, local_origin
 from imagemill.train.progress import Progress
 from imagemill.train.weights import put_weights
 
-_BATCH = 500
+_MOST = 500  # images judged at once
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,11 @@ class _Work:
         )
 
     def _judged(self, model: nn.Module, images: SplitImages) -> NDArray[np.float32]:
+        at_once = images_at_once(*images.input_shape[1:], most=_MOST)
         probs_MK = np.empty((len(images), len(self.data.classes)), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                positions_B = np.arange(start, min(start + _BATCH, len(images)))
+            for start in range(0, len(images), at_once):
+                positions_B = np.arange(start, min(start + at_once, len(images)))
                 logits_BK = model(torch.from_numpy(to_input(images.take(positions_B))))
                 probs_MK[positions_B] = softmax(logits_BK.numpy())
         return probs_MK

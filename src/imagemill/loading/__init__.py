@@ -4,7 +4,7 @@
 """
 
 from imagemill.decoding import decode_image
-from imagemill.loading.batches import to_input
+from imagemill.loading.batches import images_at_once, to_input
 from imagemill.loading.ledger import Ledger
 from imagemill.loading.order import epoch_order, rank_slice
 from imagemill.loading.split_images import SplitImages, open_split
@@ -14,6 +14,7 @@ __all__ = [
     "SplitImages",
     "decode_image",
     "epoch_order",
+    "images_at_once",
     "open_split",
     "rank_slice",
     "to_input",

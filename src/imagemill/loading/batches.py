@@ -1,7 +1,20 @@
-"""uint8 pixels to what models take."""
+"""uint8 pixels to what models take, and how much of it at once."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PIXELS = 64 * 224 * 224  # of a forward pass; more gain little speed and cost gigabytes
+
+
+def images_at_once(height: int, width: int, *, most: int, pixels: int = _PIXELS) -> int:
+    """How many images a net is shown at once where only its answers are wanted.
+
+    Args:
+        height, width: Pixels.
+        most: Of small images.
+        pixels: Of all of them; by default as many as a net of photographs has memory for.
+    """
+    return max(1, min(most, pixels // (height * width)))
 
 
 def to_input(images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

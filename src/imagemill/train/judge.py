@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from imagemill.loading import SplitImages
+from imagemill.loading import SplitImages, images_at_once
 from imagemill.train.machine import Machine
 from imagemill.train.ranks import ALONE, Ranks
 
-_BATCH = 500
+_MOST = 500  # images a turn
 
 
 @torch.no_grad()
@@ -37,7 +37,8 @@ def top1(
     training = model.training
     model.eval()
     hits = torch.zeros((), dtype=torch.int64, device=machine.device)
-    for positions_B, counts in _turns(len(images), ranks):
+    at_once = images_at_once(*images.input_shape[1:], most=_MOST)
+    for positions_B, counts in _turns(len(images), at_once, ranks):
         beat()
         pixels = torch.from_numpy(images.take(positions_B)).to(machine.device)
         images_BCHW = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
@@ -49,11 +50,11 @@ def top1(
     return int(ranks.summed(hits)) / len(images)
 
 
-def _turns(count: int, ranks: Ranks) -> Iterator[tuple[NDArray[np.intp], bool]]:
+def _turns(count: int, at_once: int, ranks: Ranks) -> Iterator[tuple[NDArray[np.intp], bool]]:
     """Positions of each turn of a rank, and whether they count: the last turn may find no more."""
-    stride = _BATCH * ranks.world
-    for start in range(ranks.rank * _BATCH, -(-count // stride) * stride, stride):
+    stride = at_once * ranks.world
+    for start in range(ranks.rank * at_once, -(-count // stride) * stride, stride):
         if start < count:
-            yield np.arange(start, min(start + _BATCH, count)), True
+            yield np.arange(start, min(start + at_once, count)), True
         else:
-            yield np.arange(min(_BATCH, count)), False
+            yield np.arange(min(at_once, count)), False
