@@ -40,15 +40,21 @@ class FastMnist(nn.Module):
         return logits
 
 
+# x sigmoid(1.702 x) is GELU to 0.02, at 0.4 of its time on a CPU. What stands before it multiplies
+# by this, so that torch's own SiLU follows; what comes out is as many times too large, which the
+# next norm takes back.
+STEEPNESS = 1.702
+
+
 def _shifting_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm that learns a shift alone; Muon lets such shifts learn faster than all else."""
     norm = nn.BatchNorm2d(channels)
-    norm.weight.requires_grad_(False)
+    nn.init.constant_(norm.weight, STEEPNESS).requires_grad_(False)
     return norm
 
 
 class _Block(nn.Module):
-    """Conv, pool, norm, GELU, conv, norm, GELU: halves the side."""
+    """Conv, pool, norm, SiLU, conv, norm, SiLU: halves the side."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -61,8 +67,8 @@ class _Block(nn.Module):
             nn.init.dirac_(convolution.weight[: convolution.in_channels])
 
     def forward(self, features: Tensor) -> Tensor:
-        features = F.gelu(self.norm1(F.max_pool2d(self.convolution1(features), 2)))
-        return F.gelu(self.norm2(self.convolution2(features)))
+        features = F.silu(self.norm1(F.max_pool2d(self.convolution1(features), 2)))
+        return F.silu(self.norm2(self.convolution2(features)))
 
 
 class FastCifar(nn.Module):
@@ -94,8 +100,8 @@ class FastCifar(nn.Module):
         nn.init.normal_(self.head.weight, std=1 / widths[-1])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        features = self.blocks(F.gelu(self.whitening(images_BCHW)))
-        logits: Tensor = self.head(features.amax((2, 3)))
+        features = self.blocks(F.silu(self.whitening(images_BCHW)))
+        logits: Tensor = self.head(features.amax((2, 3)) / STEEPNESS)
         return logits
 
     @torch.no_grad()
@@ -113,4 +119,5 @@ class FastCifar(nn.Module):
         # 5e-4 keeps directions without variance from being blown up (as in the source).
         filters = (vectors / (values.clamp_min(0) + 5e-4).sqrt()).T.float()
         filters = filters[-self.DIRECTIONS :].reshape(-1, channels, 2, 2)  # most variance last
+        filters = STEEPNESS * filters
         self.whitening.weight.copy_(torch.cat([filters, -filters]))

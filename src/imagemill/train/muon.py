@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
+from imagemill.models.fast import STEEPNESS
+
 # Rates of the other parameters relative to the filters', and their momentum (as in the source).
 MATRIX_SHARE = 0.0852
 VECTOR_SHARE = 0.22
-# Of shifts of norms that learn no scale: the source's rate is for sums of losses over 500 images.
-SHIFT_SHARE = 500 * VECTOR_SHARE
+# Of shifts of norms that learn no scale. The source's rate is for sums of losses over 500 images
+# and for scales of 1; ours are STEEPNESS, so shifts are as much larger, and gradients smaller.
+SHIFT_SHARE = 500 * VECTOR_SHARE * STEEPNESS**2
 OTHERS_MOMENTUM = 0.85
 
 
