@@ -80,11 +80,8 @@ def test_views_are_asked_in_one_call_and_averaged_as_probabilities() -> None:
     np.testing.assert_allclose(probs, expected, rtol=1e-6)
 
 
-# Cost ----------------------------------------------------------------------------------------
-
-
 def test_large_images_are_asked_about_in_parts() -> None:
-    """Five views of 1.4 million pixels: never more than two at once, and the same answers."""
+    """Five of 1.4 million pixels, in two views: one at a time, and the same answers."""
     images = np.random.default_rng(0).random((5, 1, 1200, 1200), np.float32)
     seen: list[int] = []
 
@@ -97,6 +94,9 @@ def test_large_images_are_asked_about_in_parts() -> None:
     assert seen == [2] * 5
     shown = with_views(predict, ("identity", "mirror"))
     assert np.array_equal(told, averaged(shown(images), 2))
+
+
+# Cost ----------------------------------------------------------------------------------------
 
 
 def test_contestants_are_timed_in_turns(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from imagemill.models import (
     save_weights,
     split_outputs,
 )
-from imagemill.models.fast import STEEPNESS, FastCifar
+from imagemill.models.fast import _STEEPNESS, FastCifar
 from imagemill.models.inception import AUXILIARY_WEIGHT, _Auxiliary
 from imagemill.models.layers import BranchNorm
 from imagemill.models.pin import Cost, cost_of, read_pinned
@@ -462,7 +462,7 @@ def test_whitening_makes_patches_uncorrelated() -> None:
     images = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)
     network.whiten(images)
     kept = network.DIRECTIONS
-    responses = network.whitening(images)[:, :kept].movedim(1, 3).reshape(-1, kept) / STEEPNESS
+    responses = network.whitening(images)[:, :kept].movedim(1, 3).reshape(-1, kept) / _STEEPNESS
     covariance = responses.T @ responses / len(responses)
     # The floor added to each variance (5e-4 against about 0.05 here) leaves a few per cent.
     assert torch.allclose(covariance, torch.eye(kept), atol=0.1)

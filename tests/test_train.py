@@ -25,7 +25,7 @@ from imagemill.train.loop import fit
 from imagemill.train.losses import LOSSES, Teacher
 from imagemill.train.machine import choose_machine, keep_freed_memory
 from imagemill.train.muon import orthogonalised
-from imagemill.train.optimizers import OPTIMIZERS
+from imagemill.train.optimizers import OPTIMIZERS, build_optimizer, set_rate
 from imagemill.train.progress import FitResult, Progress
 from imagemill.train.schedules import rate_share
 
@@ -134,6 +134,22 @@ def test_one_cycle_is_a_triangle() -> None:
     assert int(np.argmax(rates)) in (24, 25)
     assert 0 < min(rates) < 0.03
     assert 0.97 < max(rates) <= 1
+
+
+def test_a_norms_fixed_scale_is_as_good_as_one_behind_it() -> None:
+    """Three times the shift of a norm whose outputs are multiplied by three, after a step."""
+    shifts = []
+    for inside, behind in ((3.0, 1.0), (1.0, 3.0)):
+        norm = torch.nn.BatchNorm2d(2)
+        torch.nn.init.constant_(norm.weight, inside).requires_grad_(False)
+        optimizer = build_optimizer(norm, settings(optimizer="muon", weight_decay=0).train)
+        set_rate(optimizer, 0.1)
+        images = torch.linspace(-1, 2, 24).view(3, 2, 2, 2)
+        torch.tanh(behind * norm(images)).sum().backward()
+        optimizer.step()
+        shifts.append(norm.bias.detach() * behind)
+    assert shifts[0].abs().min() > 1e-3
+    assert torch.allclose(*shifts, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16)])

@@ -64,8 +64,8 @@ class Panel:
 
     def _asked(self, predict: Predictor, images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Large images in parts, for all workers and views take their memory at once."""
-        at_once = images_at_once(*images_BCHW.shape[2:], most=BATCH * self._num_views)
-        part = max(1, at_once // self._num_views)
+        height, width = images_BCHW.shape[2:]
+        part = images_at_once(height, width * self._num_views, most=BATCH)
         answers = [
             averaged(predict(images_BCHW[start : start + part]), self._num_views)
             for start in range(0, len(images_BCHW), part)

@@ -1,6 +1,6 @@
 """Muon: momentum whose updates to a filter bank are made orthogonal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,14 +8,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
-from imagemill.models.fast import STEEPNESS
-
 # Rates of the other parameters relative to the filters', and their momentum (as in the source).
 MATRIX_SHARE = 0.0852
 VECTOR_SHARE = 0.22
-# Of shifts of norms that learn no scale. The source's rate is for sums of losses over 500 images
-# and for scales of 1; ours are STEEPNESS, so shifts are as much larger, and gradients smaller.
-SHIFT_SHARE = 500 * VECTOR_SHARE * STEEPNESS**2
+# Of shifts of norms that learn no scale: the source's rate is for sums of losses over 500 images
+# and a scale of 1. With another one shifts are as much larger, and their gradients smaller.
+SHIFT_SHARE = 500 * VECTOR_SHARE
 OTHERS_MOMENTUM = 0.85
 
 
@@ -34,7 +32,7 @@ class Muon(Optimizer):
         filters: Sequence[nn.Parameter],
         matrices: Sequence[nn.Parameter],
         vectors: Sequence[nn.Parameter],
-        shifts: Sequence[nn.Parameter],
+        shifts: Mapping[float, Sequence[nn.Parameter]],
         *,
         momentum: float,
         weight_decay: float,
@@ -44,7 +42,10 @@ class Muon(Optimizer):
             {"params": list(filters), "lr": 1.0, "orthogonal": True, "momentum": momentum},
             {"params": list(matrices), "lr": MATRIX_SHARE, **others},
             {"params": list(vectors), "lr": VECTOR_SHARE, **others},
-            {"params": list(shifts), "lr": SHIFT_SHARE, **others},
+            *(
+                {"params": list(behind), "lr": SHIFT_SHARE * scale**2, **others}
+                for scale, behind in shifts.items()
+            ),
         ]
         super().__init__(
             [group for group in groups if group["params"]], {"weight_decay": weight_decay}

@@ -64,7 +64,7 @@ def muon(model: nn.Module, train: TrainParams) -> Optimizer:
     filters = [parameter for parameter in learned if parameter.ndim == 4]
     matrices = [parameter for parameter in learned if parameter.ndim == 2]
     shifts = _shifts(model)
-    of_shifts = set(map(id, shifts))
+    of_shifts = {id(parameter) for behind in shifts.values() for parameter in behind}
     vectors = [
         parameter for parameter in learned if parameter.ndim == 1 and id(parameter) not in of_shifts
     ]
@@ -130,16 +130,18 @@ def rate_of(optimizer: Optimizer) -> float:
     return float(group["lr"] / group["share"])
 
 
-def _shifts(model: nn.Module) -> list[nn.Parameter]:
-    """Biases of norms that learn no scale."""
-    return [
-        layer.bias
-        for layer in model.modules()
-        if isinstance(layer, nn.BatchNorm2d)
-        and layer.affine
-        and layer.bias.requires_grad
-        and not layer.weight.requires_grad
-    ]
+def _shifts(model: nn.Module) -> dict[float, list[nn.Parameter]]:
+    """Biases of norms that learn no scale, by the scale they have."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for layer in model.modules():
+        if not isinstance(layer, nn.BatchNorm2d) or not layer.affine:
+            continue
+        if layer.bias.requires_grad and not layer.weight.requires_grad:
+            scale = layer.weight.detach()
+            whole = scale.full_tensor() if isinstance(scale, DTensor) else scale
+            # Rounded, so that means over few and many channels are the same.
+            found.setdefault(round(float(whole.abs().mean()), 6), []).append(layer.bias)
+    return found
 
 
 def _can_be_fused(model: nn.Module, train: TrainParams) -> bool:
