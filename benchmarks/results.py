@@ -41,6 +41,11 @@ def write_results(name: str, rows: Sequence[Row]) -> None:
     }
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print_rows(rows)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """One line each."""
     for row in rows:
         ratio = f"  ({row.ratio:.3g} x {row.relative_to})" if row.ratio is not None else ""
         sys.stdout.write(f"{row.case:<60} {row.value:10.4g} {row.unit}{ratio}\n")

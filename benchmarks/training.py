@@ -6,39 +6,55 @@
     python -m benchmarks.training ddp              # two processes against one
     python -m benchmarks.training mnist cifar10    # what recipes reach; any of RECIPES
 
-Each part writes results/training-<part>.json when it is measured.
+Each part writes results/training-<part>.json when it is measured. A recipe is compared with the
+reference text's settings on the same data if they were measured before it in the same run, else
+with the text's own script, measured elsewhere.
 """
 
 import sys
 from collections.abc import Callable
-from functools import partial
 
 from benchmarks import accuracy
-from benchmarks.results import Row, write_results
+from benchmarks.accuracy import Reference
+from benchmarks.results import Row, print_rows, write_results
 from benchmarks.trainers import overhead, processes
 
-# Recipe -> seeds; of those that take long one.
-RECIPES = {
-    **dict.fromkeys(("mnist-fast", "mnist", "cifar10-fast", "cifar10"), accuracy.SEEDS),
-    **dict.fromkeys(("clothing-transfer", "cifar10-transfer"), accuracy.SEEDS[:1]),
-}
-PARTS: dict[str, Callable[[], list[Row]]] = {
+LOOPS: dict[str, Callable[[], list[Row]]] = {
     "overhead": overhead.measure,
     "cpu_step": processes.cpu_step,
     "ddp": processes.ddp,
-    **{
-        recipe: partial(accuracy.measure, recipe, seeds, whole=False)
-        for recipe, seeds in RECIPES.items()
-    },
+}
+REFERENCES = ("reference-mnist", "reference-cifar10")
+# Recipe -> seeds; of those that take long, and of what is only compared with, one.
+RECIPES = {
+    **dict.fromkeys(REFERENCES, accuracy.SEEDS[:1]),
+    **dict.fromkeys(("mnist-fast", "mnist", "cifar10-fast", "cifar10"), accuracy.SEEDS),
+    **dict.fromkeys(("clothing-transfer", "cifar10-transfer"), accuracy.SEEDS[:1]),
 }
 
 
 def main(parts: list[str]) -> None:
     """Measure the named parts, or all."""
-    for part in parts or PARTS:
+    table: list[Row] = []
+    references: dict[str | None, Reference] = {}
+    for part in parts or [*LOOPS, *RECIPES]:
         sys.stdout.write(f"--- {part}\n")
         sys.stdout.flush()
-        write_results(f"training-{part}", PARTS[part]())
+        rows = LOOPS[part]() if part in LOOPS else _recipe(part, references)
+        write_results(f"training-{part}", rows)
+        table += rows
+    sys.stdout.write("--- all\n")
+    print_rows(table)
+
+
+def _recipe(recipe: str, references: dict[str | None, Reference]) -> list[Row]:
+    """What it reaches; what is only compared with is noted under its data."""
+    data = accuracy.data_of(recipe)
+    rows = accuracy.measure(recipe, RECIPES[recipe], whole=False, reference=references.get(data))
+    if recipe in REFERENCES:
+        top1, _, cpu, _ = rows
+        references[data] = Reference(recipe, top1.value, cpu.value)
+    return rows
 
 
 if __name__ == "__main__":
