@@ -36,16 +36,20 @@ RECIPES = {
 
 def main(parts: list[str]) -> None:
     """Measure the named parts, or all."""
+    parts = parts or [*LOOPS, *RECIPES]
+    if unknown := set(parts) - {*LOOPS, *RECIPES}:
+        sys.exit(f"expected parts among {[*LOOPS, *RECIPES]}, got {sorted(unknown)}")
     table: list[Row] = []
     references: dict[str | None, Reference] = {}
-    for part in parts or [*LOOPS, *RECIPES]:
+    for part in parts:
         sys.stdout.write(f"--- {part}\n")
         sys.stdout.flush()
         rows = LOOPS[part]() if part in LOOPS else _recipe(part, references)
         write_results(f"training-{part}", rows)
         table += rows
-    sys.stdout.write("--- all\n")
-    print_rows(table)
+    if len(parts) > 1:
+        sys.stdout.write("--- all\n")
+        print_rows(table)
 
 
 def _recipe(recipe: str, references: dict[str | None, Reference]) -> list[Row]:
