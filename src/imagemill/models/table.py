@@ -29,6 +29,17 @@ def _cifar_resnet(layers: int, published_parameters: str) -> Model:
     )
 
 
+def _efficientnet_lite(width: float, depth: float, size: int, published_parameters: str) -> Model:
+    return Model(
+        EfficientNetLite.scaled(width, depth),
+        EfficientNetLite.MINIMUM_SIZE,
+        Shape(3, size, 1000),
+        "Tan and Le 2019, EfficientNet, as tensorflow/tpu's efficientnet/lite has it",
+        has_stochastic_depth=True,
+        published_parameters=published_parameters,
+    )
+
+
 MODELS: dict[str, Model] = {
     "seed_minimal": Model(
         SeedMinimal,
@@ -62,14 +73,9 @@ MODELS: dict[str, Model] = {
     "resnet44": _cifar_resnet(44, "0.66M"),
     "resnet56": _cifar_resnet(56, "0.85M"),
     "resnet18_small": RESNET18_SMALL,
-    "efficientnet_lite0": Model(
-        EfficientNetLite,
-        EfficientNetLite.MINIMUM_SIZE,
-        Shape(3, 224, 1000),
-        "Tan and Le 2019, EfficientNet, as tensorflow/tpu's efficientnet/lite has it",
-        has_stochastic_depth=True,
-        published_parameters="4.7M",
-    ),
+    "efficientnet_lite0": _efficientnet_lite(1.0, 1.0, 224, "4.7M"),
+    "efficientnet_lite1": _efficientnet_lite(1.0, 1.1, 240, "5.4M"),
+    "efficientnet_lite2": _efficientnet_lite(1.1, 1.2, 260, "6.1M"),
     **TORCHVISION_NETS,
 }
 

@@ -22,7 +22,6 @@ from imagemill.loading.plan import Share, Step
 from imagemill.params import AugmentParams, TrainParams, TransferParams
 from imagemill.records import write_json
 from imagemill.train.best import Best
-from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.draws import seed_step
 from imagemill.train.ema import Ema
 from imagemill.train.feeding import Fed, fed, needed, resized
@@ -30,6 +29,7 @@ from imagemill.train.keeping import Keeper
 from imagemill.train.losses import Targets, Teacher
 from imagemill.train.machine import Machine, choose_machine
 from imagemill.train.progress import FitResult, Progress, Tally
+from imagemill.train.quick_gradients import quick_gradients
 from imagemill.train.ranks import ALONE, Ranks
 from imagemill.train.schedules import rate_share
 from imagemill.train.selection import Chosen, Selection, all_of
@@ -112,7 +112,7 @@ def fit(
     run.beat = beat
     try:
         wish = StopRequest() if request is None else request
-        with quick_depthwise(run.model, machine):
+        with quick_gradients(run.model, machine):
             return run.run(report, judge, checkpoints, wish, watch)
     finally:
         run.watch.close()

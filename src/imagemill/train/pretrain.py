@@ -25,7 +25,6 @@ from imagemill.models.parts import linear_head_of
 from imagemill.params import PretrainParams
 from imagemill.records import Architecture, write_bytes
 from imagemill.train.checkpoint import Position, newest_checkpoint
-from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.initial import initial_model
 from imagemill.train.job import BODY, CHECKPOINTS, SOURCE, Job
 from imagemill.train.keeping import save_together
@@ -33,6 +32,7 @@ from imagemill.train.loop import StoppedError
 from imagemill.train.machine import Machine
 from imagemill.train.optimizers import set_rate
 from imagemill.train.progress import Progress, Tally
+from imagemill.train.quick_gradients import quick_gradients
 from imagemill.train.ranks import Ranks
 from imagemill.train.schedules import rate_share
 from imagemill.train.state import restore_state, state_tensors
@@ -79,7 +79,7 @@ def pretrain(
     run = _Run(job, architecture, images, strategy_of(job.train, ranks, machine))
     run.beat = beat
     try:
-        with quick_depthwise(run.model, machine):
+        with quick_gradients(run.model, machine):
             run.run(request, report)
         run.finish()
     finally:

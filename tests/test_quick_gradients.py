@@ -1,4 +1,4 @@
-"""Depthwise convolutions in bfloat16: torch's gradients, by other ways where it is slow."""
+"""Convolutions in bfloat16: torch's gradients, by other ways where it is slow."""
 
 import copy
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from imagemill.models import build_model
 from imagemill.records import Architecture
-from imagemill.train.depthwise import quick_depthwise
 from imagemill.train.machine import Machine
+from imagemill.train.quick_gradients import quick_gradients
 
 BFLOAT16 = Machine(torch.device("cpu"), torch.bfloat16, channels_last=True)
 FLOAT32 = Machine(torch.device("cpu"), torch.float32, channels_last=True)
@@ -31,20 +31,17 @@ def _gradients(layer: nn.Module, images: Tensor) -> list[Tensor]:
     return [made.detach(), images.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
-@pytest.mark.parametrize("side", [9, 12])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"),
-    [(3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 2), (5, 2, 0), (7, 1, 3), (7, 3, 3)],
-)
-def test_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, side: int) -> None:
-    torch.manual_seed(0)
-    layer = _depthwise(kernel, stride, padding, bias=True)
-    images = torch.randn(3, CHANNELS, side, side + 2).to(memory_format=torch.channels_last)
+def _pointwise(*, bias: bool = False, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    return nn.Conv2d(CHANNELS, 24, 1, stride, padding, bias=bias)
+
+
+def _check(layer: nn.Conv2d, images: Tensor) -> None:
     exact = copy.deepcopy(layer).double()
     inputs = images.double().requires_grad_()
     out = exact(inputs)
     (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
-    with quick_depthwise(layer, BFLOAT16):
+    with quick_gradients(layer, BFLOAT16):
+        assert "_conv_forward" in vars(layer)
         found = _gradients(layer, images)
     assert exact.bias is not None
     wanted = [out, inputs.grad, exact.weight.grad, exact.bias.grad]
@@ -54,11 +51,44 @@ def test_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, si
         assert (one.double() - other).abs().max() <= 0.02 * other.abs().max()
 
 
+@pytest.mark.parametrize("side", [9, 12])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 2), (5, 2, 0), (7, 1, 3), (7, 3, 3)],
+)
+def test_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, side: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, CHANNELS, side, side + 2).to(memory_format=torch.channels_last)
+    _check(_depthwise(kernel, stride, padding, bias=True), images)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (7, 1, 3)]
+)
+def test_maps_smaller_than_the_filter(
+    kernel: int, stride: int, padding: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(5, CHANNELS, *size).to(memory_format=torch.channels_last)
+    _check(_depthwise(kernel, stride, padding, bias=True), images)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_one_by_one_filters_are_products(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, CHANNELS, 5, 7).to(memory_format=layout)
+    _check(_pointwise(bias=True), images)
+
+
 @pytest.mark.parametrize(
     ("layer", "machine"),
     [
-        (_depthwise(3, 1, 1), BFLOAT16),
         (_depthwise(2, 2, 0), BFLOAT16),
+        (_pointwise(), FLOAT32),
+        (_pointwise(stride=2), BFLOAT16),
+        (_pointwise(padding=1), BFLOAT16),
+        (nn.Conv2d(CHANNELS, CHANNELS, 1, groups=2), BFLOAT16),
         (_depthwise(5, 2, 2), FLOAT32),
         (nn.Conv2d(CHANNELS, CHANNELS, 5, 2, 2), BFLOAT16),
         (nn.Conv2d(CHANNELS, 2 * CHANNELS, 5, 2, 2, groups=CHANNELS), BFLOAT16),
@@ -66,16 +96,19 @@ def test_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, si
         (nn.Conv2d(CHANNELS, CHANNELS, (3, 5), 2, 1, groups=CHANNELS), BFLOAT16),
         (nn.Conv2d(CHANNELS, CHANNELS, 5, 2, 2, dilation=2, groups=CHANNELS), BFLOAT16),
     ],
-    ids=["small", "even", "float32", "dense", "multiplied", "named", "oblong", "dilated"],
+    ids=[
+        *("even", "float32 products", "strided", "padded", "grouped"),
+        *("float32", "dense", "multiplied", "named", "oblong", "dilated"),
+    ],
 )
 def test_other_layers_stay_as_they_are(layer: nn.Conv2d, machine: Machine) -> None:
-    with quick_depthwise(layer, machine):
+    with quick_gradients(layer, machine):
         assert "_conv_forward" not in vars(layer)
 
 
 def test_layers_have_their_own_forward_again() -> None:
     layer = _depthwise(5, 2, 2)
-    with pytest.raises(KeyboardInterrupt), quick_depthwise(layer, BFLOAT16):
+    with pytest.raises(KeyboardInterrupt), quick_gradients(layer, BFLOAT16):
         assert "_conv_forward" in vars(layer)
         raise KeyboardInterrupt
     assert "_conv_forward" not in vars(layer)
@@ -86,7 +119,7 @@ def test_evaluation_within_is_that_without() -> None:
     images = torch.randn(2, CHANNELS, 8, 8)
     with torch.inference_mode():
         plain = layer(images)
-        with quick_depthwise(layer, BFLOAT16):
+        with quick_gradients(layer, BFLOAT16):
             assert torch.equal(layer(images), plain)
 
 
@@ -99,7 +132,7 @@ def test_a_net_has_the_gradients_it_had(name: str) -> None:
     model.to(memory_format=torch.channels_last).eval()  # without drawn branches and dropout
     images = torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)
     plain = _gradients(model, images)
-    with quick_depthwise(model, BFLOAT16):
+    with quick_gradients(model, BFLOAT16):
         assert any("_conv_forward" in vars(module) for module in model.modules())
         quick = _gradients(model, images)
     norm = torch.cat([grad.flatten() for grad in plain[2:]]).norm()
