@@ -112,7 +112,7 @@ def _torchvision_weights(name: str, folder: Path) -> Path:
     except ValueError:
         raise ParamsError(
             f"train.init_from: nobody publishes weights for {name}; give a safetensors file or "
-            "models:/NAME@ALIAS, or choose a model of torchvision or efficientnet_lite0"
+            "models:/NAME@ALIAS, or choose a model of torchvision or an efficientnet_lite"
         ) from None
     return fetched_weights(name, weights, folder)
 
